@@ -1,0 +1,29 @@
+from setuptools import find_packages, setup
+
+setup(
+    name="ad-measurement",
+    version="0.1.0",
+    description="Streaming ad measurement on Apache Beam: exact counts that money can be billed on",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["measurement*", "jobs*", "schemas*", "config*"]),
+    package_data={"schemas": ["*.avsc"], "config": ["*.yaml"]},
+    install_requires=[
+        "apache-beam[gcp]>=2.77,<2.78",  # Prism's options and the unbounded-source wrapper are guarded per release
+        "crawler-user-agents>=1.67,<2",
+        "duckdb>=2.0,<3",
+        "fastavro>=1.13,<2",
+        "numba>=0.68,<0.70",
+        "numpy>=2.2,<3",
+        "orjson>=3.11,<4",
+        "pyarrow>=25.0,<27",
+        "pyyaml>=6.0,<7",
+        "rich>=15.0,<16",
+        "typer>=0.29,<1",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.170,<7", "mmh3>=5.3,<6", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10"],
+        "bench": ["polars>=2.1,<3", "psutil>=7,<8", "pyruhvro>=0.4,<1"],
+    },
+    entry_points={"console_scripts": ["measurement=measurement.cli:main"]},
+)
