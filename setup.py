@@ -12,7 +12,7 @@ setup(
         "apache-beam[gcp]>=2.77,<2.78",  # Prism's options and the unbounded-source wrapper are guarded per release
         "crawler-user-agents>=1.67,<2",
         "duckdb>=2.0,<3",
-        "fastavro>=1.13,<2",
+        "fastavro[codecs]>=1.13,<2",
         "numba>=0.68,<0.70",
         "numpy>=2.2,<3",
         "orjson>=3.11,<4",

@@ -1,0 +1,54 @@
+# Everything is made from a clean checkout with python3 and make, and with Go where Beam's releases cannot be reached.
+
+PYTHON ?= python3
+VENV ?= .venv
+EVENTS ?= 1000000
+SEED ?= 7
+BENCH ?= $(basename $(notdir $(wildcard benchmarks/[a-z]*.py)))
+
+BIN := $(VENV)/bin
+DEMO := data/demo-$(EVENTS)-$(SEED)
+OUT := out/demo
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help env engine run test bench doctor clean
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+
+env: $(VENV)/.installed-test  ## the environment, in $VENV (default .venv)
+
+engine: env  ## Prism, Beam's local engine: found, fetched or built (a build takes a minute or two)
+	@$(BIN)/python -m measurement.local.prism
+
+run: env engine $(DEMO)/truth.json  ## simulated events through the real job, checked (EVENTS=1000000 SEED=7)
+	$(BIN)/measurement run --profile local --input '$(DEMO)/events*.avro' --out $(OUT)
+	$(BIN)/measurement reconcile --out $(OUT)
+	$(BIN)/measurement head --out $(OUT)
+
+test: env engine  ## the tests
+	$(BIN)/python -m pytest -q tests
+
+bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with BENCH=name
+	for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+doctor:  ## what is there, what is missing, what each thing is needed for
+	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) measurement/local/doctor.py
+
+clean:  ## remove the demo and what tests leave; the environment and the engine stay
+	rm -rf data/demo-* $(OUT) build .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -not -path './.venv/*' -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or later is needed and $(PYTHON) is not: try make PYTHON=python3.11' >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed-%: setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --editable '.[$*]'
+	@touch $@
+
+# After the environment, yet no reason to simulate again.
+$(DEMO)/truth.json: | env
+	$(BIN)/measurement simulate --events $(EVENTS) --seed $(SEED) --out $(DEMO)

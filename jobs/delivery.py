@@ -1,0 +1,41 @@
+"""The delivery job: from a source's intake to published hourly totals, rejects and the ledger."""
+
+import apache_beam as beam
+
+from measurement.columnar.batch import EventBatch
+from measurement.columnar.deltas import Deltas
+from measurement.transforms import coders as _registered  # noqa: F401 (registers the batches' coders)
+from measurement.transforms.config import RunConfig
+from measurement.transforms.distribute import EVENTS, ROWS, TALLIES, Distribute, Keyed, Rows, Tally
+from measurement.transforms.join import ORDERS, Join
+from measurement.transforms.orders import Orders
+from measurement.transforms.totals import Totals
+
+
+class Delivery(beam.PTransform):
+    """Intake elements in, (table name, rows to append) out."""
+
+    def __init__(self, config: RunConfig):
+        super().__init__()
+        self._config = config
+
+    def expand(self, intake):
+        config = self._config
+        taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, TALLIES, ROWS)
+        joined = (
+            typed(taken[EVENTS], Keyed)
+            | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, ROWS, ORDERS)
+        )
+        ordered = typed(joined[ORDERS], Keyed) | "Orders" >> beam.ParDo(Orders(config)).with_output_types(Tally)
+        totals = (
+            (typed(taken[TALLIES], Tally), typed(joined[TALLIES], Tally), ordered)
+            | "Tallies" >> beam.Flatten()
+            | "Totals" >> beam.ParDo(Totals(config)).with_output_types(Rows)
+        )
+        return (typed(taken[ROWS], Rows), typed(joined[ROWS], Rows), totals) | "Rows" >> beam.Flatten()
+
+
+def typed(pcollection, hint):
+    """The collection with its element type stated, which tagged outputs do not carry and coders are chosen by."""
+    pcollection.element_type = hint
+    return pcollection

@@ -1,0 +1,133 @@
+"""The batch that travels: accepted events as packed rows, with their payloads and the texts that their rows name.
+
+A batch is one Beam element. Fixed-width facts are a NumPy record array, so that a compiled state machine reads a whole
+event from one or two cache lines; texts are interned once a batch (``labels``) and named by code, -1 for null.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+from numba import njit
+
+from measurement.model.events import DIMENSIONS
+
+ROW = np.dtype([
+    ("id_hi", "u8"), ("id_lo", "u8"),  # identity: fingerprint of (impression it belongs to, event_id)
+    ("parent_hi", "u8"), ("parent_lo", "u8"),  # follow-up: its impression's identity; conversion: its order's, 0 if none
+    ("digest", "u8"),  # of the content: every field but received_time
+    ("time", "i8"),  # event_time, µs
+    ("watermark", "i8"),  # µs, as it stood when the event was read; NO_WATERMARK where unknown
+    ("price", "i8"),  # price_micros, 0 if null
+    ("receipt", "i8"),  # µs
+    ("position", "i8"), ("index", "i4"),  # in the source: file offset (or message number) and index behind it
+    ("dims", "i4"),  # impression: row of ``dims``; conversion with an order: label of its event_id; else -1
+    ("source", "i4"), ("file", "i4"), ("schema", "i4"),  # labels: source_id or file; where it was read; writer's schema
+    ("id_at", "i4"), ("id_length", "i4"),  # slice of the payload that is the event_id; id_at -1 where JSON escapes it
+    ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("encoding", "u1"),
+])  # 112 bytes
+DIMS = np.dtype([("hi", "u8"), ("lo", "u8"), ("codes", "i4", (len(DIMENSIONS),))])  # a fingerprint and label codes
+
+NO_WATERMARK = np.iinfo(np.int64).min
+ENCODINGS = ("avro", "json")
+AVRO, JSON = range(2)
+
+_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Blobs:
+    """n byte strings end to end: ``offsets`` int64 of shape (n + 1,) into ``data`` uint8."""
+
+    offsets: np.ndarray
+    data: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, i: int) -> bytes:
+        return self.data[self.offsets[i] : self.offsets[i + 1]].tobytes()
+
+    def take(self, order: np.ndarray) -> "Blobs":
+        """The blobs in another order (int64 row numbers), copied together."""
+        return Blobs(*_gather(self.offsets[:-1], np.diff(self.offsets), self.data, order))
+
+    def slice(self, start: int, stop: int) -> "Blobs":
+        offsets = self.offsets[start : stop + 1]
+        return Blobs(offsets - offsets[0], self.data[offsets[0] : offsets[-1]])
+
+
+@njit(cache=True, nogil=True)
+def _gather(starts, lengths, data, order):
+    offsets = np.empty(len(order) + 1, np.int64)
+    offsets[0] = 0
+    for i in range(len(order)):
+        offsets[i + 1] = offsets[i] + lengths[order[i]]
+    out = np.empty(offsets[-1], np.uint8)
+    for i in range(len(order)):
+        start = starts[order[i]]
+        out[offsets[i] : offsets[i + 1]] = data[start : start + lengths[order[i]]]
+    return offsets, out
+
+
+@dataclass(frozen=True)
+class EventBatch:
+    """n accepted events in order of arrival."""
+
+    rows: np.ndarray  # ROW, shape (n,)
+    dims: np.ndarray  # DIMS, shape (m,)
+    payloads: Blobs  # n, the bytes as received
+    labels: list[str]
+
+    def encode(self) -> bytes:
+        """Version byte, four section lengths, then the sections."""
+        sections = (
+            self.rows.tobytes(), self.dims.tobytes(), self.payloads.offsets.tobytes(), self.payloads.data.tobytes(),
+            orjson.dumps(self.labels),
+        )
+        return pack(_VERSION, sections)
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> "EventBatch":
+        rows, dims, offsets, data, labels = unpack(_VERSION, encoded)
+        return cls(
+            np.frombuffer(rows, ROW), np.frombuffer(dims, DIMS),
+            Blobs(np.frombuffer(offsets, np.int64), np.frombuffer(data, np.uint8)), orjson.loads(labels),
+        )
+
+    def split(self, shards: int) -> list[tuple[int, "EventBatch"]]:
+        """(shard, its events in order of arrival) for each shard that has any.
+
+        An impression and its follow-ups share a shard: both go by the impression's identity.
+        """
+        by_parent = (self.rows["type"] != 0) & (self.rows["type"] != 2)
+        key = np.where(by_parent, self.rows["parent_hi"], self.rows["id_hi"])
+        # The low bits choose the slot in a shard's hash table, so the shard comes from the high ones.
+        shard = ((key >> np.uint64(40)) % np.uint64(shards)).astype(np.uint16)
+        order = np.argsort(shard, kind="stable")
+        rows, payloads = self.rows[order], self.payloads.take(order)
+        edges = np.searchsorted(shard[order], np.arange(shards + 1, dtype=np.uint16))
+        return [
+            (s, EventBatch(rows[a:b], self.dims, payloads.slice(a, b), self.labels))
+            for s, (a, b) in enumerate(zip(edges[:-1], edges[1:]))
+            if b > a
+        ]
+
+
+def pack(version: int, sections: tuple[bytes, ...]) -> bytes:
+    """Sections of bytes behind a version and their lengths, each padded to 8 bytes so that arrays can be viewed."""
+    head = np.array([version, len(sections), *(len(s) for s in sections)], np.int64).tobytes()
+    return b"".join([head, *(part for s in sections for part in (s, bytes(-len(s) % 8)))])
+
+
+def unpack(version: int, encoded: bytes) -> list[memoryview]:
+    """The sections of ``pack``, not copied; ValueError for another version."""
+    view = memoryview(encoded)
+    found, count = np.frombuffer(view[:16], np.int64)
+    if found != version:
+        raise ValueError(f"batch of version {found} where {version} is read")
+    at, sections = 16 + 8 * count, []
+    for length in np.frombuffer(view[16:at], np.int64):
+        sections.append(view[at : at + length])
+        at += length + (-length % 8)
+    return sections

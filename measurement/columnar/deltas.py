@@ -1,0 +1,80 @@
+"""Changes to totals that travel: for each touched row of one table, what is to be added to it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from measurement.columnar.batch import pack, unpack
+from measurement.columnar.hashing import fingerprint
+
+_VERSION = 1
+NO_HOUR = np.iinfo(np.int64).min  # the window of events whose time could not be read
+
+# Why a closed hour changes (``restated_because``), by code; 0: the hour was open when the event was read.
+BECAUSE = ("", "late", "invalid_traffic", "order", "rebuild", "policy", "erasure")
+ON_TIME, LATE, INVALID_TRAFFIC, ORDER = range(4)
+
+
+@dataclass(frozen=True)
+class Deltas:
+    """n changes: key fingerprints (n, 2) uint64, hour (n,) int64 µs, because (n,) uint8, label codes (n, k) int32,
+    counts (n, m) int64."""
+
+    keys: np.ndarray
+    hours: np.ndarray
+    because: np.ndarray
+    codes: np.ndarray
+    counts: np.ndarray
+    labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.hours)
+
+    def encode(self) -> bytes:
+        arrays = (self.keys, self.hours, self.because, self.codes, self.counts)
+        return pack(_VERSION, (*(a.tobytes() for a in arrays), orjson.dumps(self.labels)))
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> "Deltas":
+        keys, hours, because, codes, counts, labels = unpack(_VERSION, encoded)
+        hours = np.frombuffer(hours, np.int64)
+        n = len(hours)
+        return cls(
+            np.frombuffer(keys, np.uint64).reshape(n, 2), hours, np.frombuffer(because, np.uint8),
+            np.frombuffer(codes, np.int32).reshape(n, -1) if n else np.zeros((0, 0), np.int32),
+            np.frombuffer(counts, np.int64).reshape(n, -1) if n else np.zeros((0, 0), np.int64),
+            orjson.loads(labels),
+        )
+
+    def split(self, shards: int) -> list[tuple[int, "Deltas"]]:
+        """(shard, its changes) for each shard that has any."""
+        shard = (self.keys[:, 0] >> np.uint64(40)) % np.uint64(shards)
+        parts = []
+        for s in range(shards):
+            at = np.flatnonzero(shard == s)
+            if len(at):
+                parts.append((s, Deltas(self.keys[at], self.hours[at], self.because[at], self.codes[at],
+                                        self.counts[at], self.labels)))
+        return parts
+
+    @classmethod
+    def tally(cls, table: str, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":
+        """Changes of a small table from ``{(hour or None, because, *texts or None): counts}``."""
+        labels: dict[str, int] = {}
+        n = len(counted)
+        keys, codes = np.empty((n, 2), np.uint64), []
+        hours, because = np.empty(n, np.int64), np.empty(n, np.uint8)
+        for i, (hour, why, *texts) in enumerate(counted):
+            hours[i] = NO_HOUR if hour is None else hour
+            because[i] = why
+            codes.append([-1 if t is None else labels.setdefault(t, len(labels)) for t in texts])
+            keys[i] = text_key(table, hour, *texts)
+        return cls(keys, hours, because, np.array(codes, np.int32).reshape(n, -1),
+                   np.array(list(counted.values()), np.int64).reshape(n, -1), list(labels))
+
+
+def text_key(*parts) -> tuple[int, int]:
+    """Fingerprint of a few texts, numbers and nulls, as of their JSON."""
+    raw = np.frombuffer(orjson.dumps(parts), np.uint8)
+    return fingerprint(raw, 0, len(raw), 0)

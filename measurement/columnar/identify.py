@@ -1,0 +1,178 @@
+"""Identity, content digest and dimensions of decoded events, compiled, and the batch of the accepted ones.
+
+Identity is event_id within the impression that the event belongs to (contract section 2): the fingerprint of both
+texts' fingerprints. An impression and a conversion belong to themselves. Events marked ``test`` live in a world of their
+own: another seed keeps them from ever joining, doubling or conflicting with a customer's event.
+"""
+
+import numpy as np
+from numba import njit
+
+from measurement.columnar.batch import DIMS, ROW, Blobs, EventBatch
+from measurement.columnar.decode import Decoded
+from measurement.columnar.hashing import avalanche, combine, digest64, fingerprint
+from measurement.columnar.table import Keys
+from measurement.model import events as e
+
+_F = e.FIELD_INDEX
+_EVENT_ID, _IMPRESSION_ID, _TIME, _PRICE, _TEST = (
+    _F["event_id"], _F["impression_id"], _F["event_time"], _F["price_micros"], _F["test"])
+_ADVERTISER, _CONVERSION_TYPE, _ORDER_ID = _F["advertiser_id"], _F["conversion_type"], _F["order_id"]
+_SOURCE_ID, _USER_AGENT, _RECEIVED = _F["source_id"], _F["user_agent"], _F["received_time"]
+_DIMENSIONS = np.array([_F[name] for name in e.DIMENSIONS])
+_ORDER = np.array([_ADVERTISER, _CONVERSION_TYPE, _ORDER_ID])
+_TEXTS = np.array([type_ == "string" or type_ == ["null", "string"] for type_ in (f["type"] for f in e.SCHEMA["fields"])])
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+# A test event's rows stand under an advertiser that no customer has.
+TEST_ADVERTISER = "test:"
+
+
+@njit(inline="always")
+def _fields(buf, v, n, fields, seed):
+    """Fingerprint of several text fields in order; null differs from every text."""
+    h1, h2 = np.uint64(seed), np.uint64(0)
+    for f in fields:
+        if n[f] > 0:
+            t1, t2 = fingerprint(buf, v[f], n[f], 0)
+        else:
+            t1, t2 = np.uint64(0), np.uint64(0)
+        h1, h2 = combine(h1, h2, t1, t2)
+    return h1, h2
+
+
+@njit(inline="always")
+def _digest(buf, v, n):
+    """64-bit digest of the content: every field but received_time. It only tells duplicate from id_conflict."""
+    h = np.uint64(0)
+    for f in range(len(n)):
+        if n[f] < 0 or f == _RECEIVED:
+            continue
+        h = (h ^ np.uint64(f + 1)) * _GOLDEN
+        if _TEXTS[f]:
+            h = digest64(buf, v[f], n[f], h)
+        else:
+            h = avalanche(h ^ np.uint64(v[f]))
+    return h
+
+
+@njit(cache=True, nogil=True)
+def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
+    """Fills identity, parent, digest, time and price of ``rows``; the dims arrays get each impression's fingerprint."""
+    for r in range(len(chosen)):
+        i = chosen[r]
+        v, n = values[i], lengths[i]
+        row = rows[r]
+        test = np.uint64(1) if n[_TEST] >= 0 and v[_TEST] == 1 else np.uint64(0)
+        own1, own2 = fingerprint(buf, v[_EVENT_ID], n[_EVENT_ID], test)
+        if kind[i] == e.IMPRESSION or kind[i] == e.CONVERSION:
+            row.id_hi, row.id_lo = combine(own1, own2, own1, own2)
+            if kind[i] == e.IMPRESSION:
+                dims_hi[r], dims_lo[r] = _fields(buf, v, n, _DIMENSIONS, test)
+            elif n[_ORDER_ID] > 0:
+                row.parent_hi, row.parent_lo = _fields(buf, v, n, _ORDER, test)
+        else:
+            imp1, imp2 = fingerprint(buf, v[_IMPRESSION_ID], n[_IMPRESSION_ID], test)
+            row.id_hi, row.id_lo = combine(imp1, imp2, own1, own2)
+            row.parent_hi, row.parent_lo = combine(imp1, imp2, imp1, imp2)
+        row.digest = _digest(buf, v, n)
+        row.time = v[_TIME]
+        row.price = v[_PRICE] if n[_PRICE] >= 0 else 0
+
+
+@njit(cache=True, nogil=True)
+def _slice_keys(buf, starts, lengths, hi, lo):
+    for i in range(len(starts)):
+        hi[i], lo[i] = fingerprint(buf, starts[i], lengths[i], 0)
+
+
+class Labels:
+    """A batch's texts, each once, and the codes that name them."""
+
+    def __init__(self):
+        self.texts: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self.texts)
+            self.texts.append(text)
+        return code
+
+    def codes(self, buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Codes (int32, the shape of ``starts``) of text slices; -1 where the length is not positive."""
+        out = np.full(starts.shape, -1, np.int32)
+        at = lengths > 0
+        found, texts = distinct(buf, starts[at], lengths[at])
+        out[at] = np.array([self.code(t) for t in texts], np.int32)[found] if texts else -1
+        return out
+
+
+def distinct(buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(number of each slice's text among the distinct ones, the distinct texts in order of first sight)."""
+    hi, lo = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint64)
+    _slice_keys(buf, starts, lengths, hi, lo)
+    found = Keys().add(hi, lo)
+    first = firsts(found)
+    return found, [buf[s : s + n].tobytes().decode() for s, n in zip(starts[first].tolist(), lengths[first].tolist())]
+
+
+def firsts(found: np.ndarray) -> np.ndarray:
+    """Where each number 0, 1, 2 … is first seen in ``found``, whose numbers were given in order of first sight."""
+    if not len(found):
+        return np.empty(0, np.int64)
+    highest = np.maximum.accumulate(found)
+    return np.flatnonzero(np.diff(highest, prepend=-1))
+
+
+def sources(decoded: Decoded, labels: Labels, file: str) -> np.ndarray:
+    """The ledger's source of each event, as label codes: its source_id, else the file's name."""
+    codes = labels.codes(decoded.buf, decoded.values[:, _SOURCE_ID], decoded.lengths[:, _SOURCE_ID])
+    if decoded.wrong:
+        unusable = [row for row, fields in decoded.wrong.items() if _SOURCE_ID in fields]
+        codes[unusable] = -1
+    return np.where(codes < 0, np.int32(labels.code(file)), codes)
+
+
+def robots(decoded: Decoded, chosen: np.ndarray, is_robot) -> np.ndarray:
+    """Which of the chosen events declare a robot's user agent: bool, one look-up a distinct user agent."""
+    out = np.zeros(len(chosen), bool)
+    lengths = decoded.lengths[chosen, _USER_AGENT]
+    at = np.flatnonzero(lengths > 0)
+    found, texts = distinct(decoded.buf, decoded.values[chosen[at], _USER_AGENT], lengths[at])
+    if texts:
+        out[at] = np.array([is_robot(t) for t in texts])[found]
+    return out
+
+
+def batch(decoded: Decoded, chosen: np.ndarray, kinds: np.ndarray, labels: Labels) -> EventBatch:
+    """The chosen events as a batch; the caller fills what it alone knows (watermark, receipt, origin, verdict)."""
+    rows = np.zeros(len(chosen), ROW)
+    dims_hi, dims_lo = np.zeros(len(chosen), np.uint64), np.zeros(len(chosen), np.uint64)
+    _identify(decoded.buf, decoded.values, decoded.lengths, chosen, kinds, rows, dims_hi, dims_lo)
+    rows["type"] = kinds[chosen]
+    rows["dims"] = -1
+    dims = _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels)
+    ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0))
+    ids = chosen[ordered]
+    rows["dims"][ordered] = labels.codes(decoded.buf, decoded.values[ids, _EVENT_ID], decoded.lengths[ids, _EVENT_ID])
+    payloads = decoded.payloads if len(chosen) == len(decoded.payloads) else decoded.payloads.take(chosen)
+    return EventBatch(rows, dims, payloads, labels.texts)
+
+
+def _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels) -> np.ndarray:
+    """Each distinct combination of dimensions once; ``rows['dims']`` of impressions names it."""
+    impressions = np.flatnonzero(rows["type"] == e.IMPRESSION)
+    keys = Keys()
+    found = keys.add(dims_hi[impressions], dims_lo[impressions])
+    rows["dims"][impressions] = found
+    first = chosen[impressions[firsts(found)]]
+    dims = np.empty(keys.rows, DIMS)
+    dims["hi"], dims["lo"] = keys.hi[: keys.rows], keys.lo[: keys.rows]
+    at = np.ix_(first, _DIMENSIONS)
+    dims["codes"] = labels.codes(decoded.buf, decoded.values[at], decoded.lengths[at])
+    tests = (decoded.lengths[first, _TEST] >= 0) & (decoded.values[first, _TEST] == 1)
+    for row in np.flatnonzero(tests):
+        dims["codes"][row, 0] = labels.code(TEST_ADVERTISER + labels.texts[dims["codes"][row, 0]])
+    return dims

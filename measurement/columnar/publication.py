@@ -1,0 +1,40 @@
+"""Revisions and rejects as Arrow tables with the public tables' columns."""
+
+import numpy as np
+import pyarrow as pa
+
+from measurement.columnar.deltas import BECAUSE, NO_HOUR
+from measurement.model.revisions import revision
+from measurement.model.tables import BYTES, INT64, REJECTS, STRING, TIMESTAMP, Table
+from measurement.state.totals import STATUSES, Revisions
+
+_ARROW = {STRING: pa.string(), TIMESTAMP: pa.timestamp("us", "UTC"), INT64: pa.int64(), BYTES: pa.binary()}
+
+
+def schema(table: Table) -> pa.Schema:
+    return pa.schema([pa.field(c.name, _ARROW[c.type], not c.required) for c in table.columns])
+
+
+def of_revisions(table: Table, revisions: Revisions, generation: int, rule_version: str, now: int) -> pa.Table:
+    """The rows to append to a totals table; ``now`` (µs) is their published_at."""
+    n = len(revisions)
+    labels = pa.array(revisions.labels, pa.string())
+    columns = [pa.array(revisions.hours, pa.int64(), mask=revisions.hours == NO_HOUR).cast(_ARROW[TIMESTAMP])]
+    for k in range(revisions.codes.shape[1]):
+        codes = revisions.codes[:, k]
+        columns.append(labels.take(pa.array(codes, pa.int32(), mask=codes < 0)))
+    columns += [pa.array(revisions.counts[:, m]) for m in range(revisions.counts.shape[1])]
+    if table.stated:
+        columns.append(pa.array(STATUSES, pa.string()).take(pa.array(revisions.status.astype(np.int32))))
+        because = revisions.because.astype(np.int32)
+        columns.append(pa.array(BECAUSE, pa.string()).take(pa.array(because, mask=because == 0)))
+        columns.append(pa.array([rule_version] * n, pa.string()))
+    columns.append(pa.array(revisions.number + revision(generation, 0)))
+    columns.append(pa.array(np.full(n, now, np.int64)).cast(_ARROW[TIMESTAMP]))
+    return pa.Table.from_arrays(columns, schema=schema(table))
+
+
+def of_rejects(rejects: list[dict], generation: int, now: int) -> pa.Table:
+    """The rows to append to ``rejects``; a reject's revision is its generation's first, however often it is written."""
+    rows = [{**r, "revision": revision(generation, 0), "published_at": now} for r in rejects]
+    return pa.Table.from_pylist(rows, schema=schema(REJECTS))

@@ -1,0 +1,203 @@
+"""Input files as one unbounded source: all open together, read in order, the file furthest behind first.
+
+The watermark is the least over the files (measurement/io/watermark.py). Reading the file whose watermark is least keeps
+files that cover the same days abreast, and days that follow each other in sequence. A replay's files begin when all
+others are at their end: what was rejected is judged again with all there is to know, before the stream ends.
+"""
+
+import resource
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from apache_beam.coders import PickleCoder
+from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
+
+from measurement.columnar.batch import AVRO, NO_WATERMARK
+from measurement.columnar.decode import decode_blocks, decode_lines
+from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
+from measurement.io import flow, replays
+from measurement.io.framing import Frame, frames
+from measurement.io.watermark import END, FileWatermark
+from measurement.model.policy import Policy
+from measurement.rules.robots import is_robot
+
+FRAME_EVENTS = 16_384  # enough that a frame's fixed costs vanish beside its events', in a few MB
+_PEEK_EVENTS = 64  # of each file's first frame, which stays in memory until the file's turn
+_IN_FLIGHT = 8 * FRAME_EVENTS * 4  # events between source and join, where the engine does not push back
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A file to read: the name it has in the tables, and its reader's clock (µs), the receipt of events without one."""
+
+    path: str
+    name: str
+    clock: int
+    replay: bool = False
+
+
+@dataclass
+class Position(CheckpointMark):
+    """Where each file stands: offset behind what was emitted, the watermark's memory, whether it is at its end."""
+
+    files: dict[str, tuple[int, list[int], list[int], bool]] = field(default_factory=dict)
+    stamp: int = 0
+
+    def finalize_checkpoint(self) -> None:
+        """Files need no acknowledgement."""
+
+
+class _Cursor:
+    """One file being read."""
+
+    def __init__(self, file: InputFile, kept: tuple | None, policy: Policy):
+        self.file = file
+        self.watermark = FileWatermark()
+        self.offset, self.done = 0, False
+        if kept is not None:
+            self.offset, recent, state, self.done = kept
+            self.watermark.recent[:], self.watermark.state[:] = recent, state
+        if file.replay:
+            self._frames = replays.frames(Path(file.path), FRAME_EVENTS, self.offset)
+        else:
+            self._frames = frames(Path(file.path), FRAME_EVENTS, _PEEK_EVENTS, self.offset)
+        self._next: tuple[Frame, int] | None = None
+        if not self.done:
+            self._advance()
+            if file.replay:
+                self.watermark.state[1] = END  # what counts is where the files ended
+            elif self.offset == 0 and not self.done:
+                self.watermark.open(accepted_times(self._decoded(), file.clock, policy))
+
+    def _advance(self) -> None:
+        self._next = next(self._frames, None)
+        self.done = self._next is None
+
+    def _decoded(self):
+        frame = self._next[0]
+        if isinstance(frame, replays.Replayed):
+            return frame.decoded()
+        if frame.encoding == AVRO:
+            return decode_blocks(frame.pieces, frame.counts, frame.schema.parsed, frame.schema.program)
+        return decode_lines(frame.pieces)
+
+    def read(self, others: int, policy: Policy) -> Intake:
+        """The next frame, judged; the cursor moves on."""
+        frame, behind = self._next
+        origin = Origin(self.file.name, np.array(frame.positions, np.int64), frame.encoding,
+                        frame.schema.id if frame.schema else None, self.file.clock)
+        edge = frame.messages, frame.events, frame.bytes
+        intake = take_in(self._decoded(), origin, edge, policy, self.watermark, others, is_robot)
+        self.offset = behind
+        self._advance()
+        return intake
+
+    @property
+    def mark(self) -> tuple:
+        return self.offset, self.watermark.recent.tolist(), self.watermark.state.tolist(), self.done
+
+    def close(self) -> None:
+        self._frames.close()
+
+
+class FilesReader(UnboundedReader):
+    """Emits one Intake a frame; its timestamp is the watermark when it was read, so that no stage passes it by."""
+
+    def __init__(self, source: "FileSource", mark: Position | None):
+        self._source = source
+        self._mark = mark or Position()
+        self._cursors: list[_Cursor] | None = None
+        self._current: Intake | None = None
+        self._emitted = 0
+        self._stamp = self._mark.stamp
+
+    def start(self) -> bool:
+        _allow_open_files(len(self._source.files) + 256)
+        self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy) for file in self._source.files]
+        return self.advance()
+
+    def advance(self) -> bool:
+        cursor = self._furthest_behind()
+        if cursor is None or self._too_far_ahead():
+            return False
+        if cursor.file.replay:
+            others = self._after_files()
+        else:
+            others = min((c.watermark.value for c in self._reading() if c is not cursor and not c.file.replay), default=END)
+        self._current = cursor.read(others, self._source.policy)
+        accepted, rejected = len(self._current.batch.rows), len(self._current.rejects)
+        self._emitted += accepted
+        flow.progress(self._source.run, accepted + rejected, rejected, self._watermark())
+        return True
+
+    def _reading(self) -> list[_Cursor]:
+        return [c for c in self._cursors if not c.done]
+
+    def _furthest_behind(self) -> _Cursor | None:
+        reading = self._reading()
+        files = [c for c in reading if not c.file.replay] or reading
+        return min(files, key=lambda c: c.watermark.value, default=None)
+
+    def _too_far_ahead(self) -> bool:
+        return self._source.in_process and self._emitted - flow.taken(self._source.run) > _IN_FLIGHT
+
+    def _after_files(self) -> int:
+        """The watermark that a replay is judged by: where the files ended."""
+        return max((c.watermark.value for c in self._cursors if not c.file.replay), default=NO_WATERMARK)
+
+    def _watermark(self) -> int:
+        """µs; END when everything is read."""
+        reading = self._reading()
+        files = [c.watermark.value for c in reading if not c.file.replay]
+        if files:
+            return min(files)
+        return self._after_files() if reading else END
+
+    def get_current(self) -> Intake:
+        return self._current
+
+    def get_current_timestamp(self) -> Timestamp:
+        # Rises by at least a millisecond an element, since engines order a key's elements by timestamp.
+        least = MIN_TIMESTAMP.micros if self._current.before == NO_WATERMARK else self._current.before
+        self._stamp = max(least // 1000 * 1000, self._stamp + 1000)
+        return Timestamp(micros=self._stamp)
+
+    def get_watermark(self) -> Timestamp:
+        watermark = self._watermark()
+        if watermark == END:
+            return MAX_TIMESTAMP
+        return MIN_TIMESTAMP if watermark == NO_WATERMARK else Timestamp(micros=watermark)
+
+    def get_checkpoint_mark(self) -> Position:
+        return Position({c.file.path: c.mark for c in self._cursors}, self._stamp)
+
+    def close(self) -> None:
+        for cursor in self._cursors or ():
+            cursor.close()
+
+
+class FileSource(UnboundedSource):
+    """Files as a stream of Intake elements. ``in_process``: the workers share this process (see flow)."""
+
+    def __init__(self, run: str, files: list[InputFile], policy: Policy, in_process: bool):
+        self.run, self.files, self.policy, self.in_process = run, files, policy, in_process
+
+    def split(self, desired_num_splits, options=None):
+        return [self]  # one reader: the watermark is a function of all files
+
+    def create_reader(self, options, checkpoint_mark):
+        return FilesReader(self, checkpoint_mark)
+
+    def get_checkpoint_mark_coder(self):
+        return PickleCoder()
+
+    def default_output_coder(self):
+        return PickleCoder()
+
+
+def _allow_open_files(count: int) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < count:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(count, hard), hard))

@@ -1,0 +1,211 @@
+"""Input files as frames: whole datums or lines with where they stood, counted at the source's edge.
+
+Nothing here decodes an event. What is counted as received (table ``intake``) comes from the container's own block
+headers and from line ends, so that ``reconcile`` compares this count with what the decoder and the state machines say
+became of each event.
+"""
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import fastavro
+import orjson
+
+from measurement.columnar.avro import Program
+from measurement.columnar.batch import AVRO, JSON
+from measurement.model.events import SCHEMA
+
+SUFFIXES = (".avro", ".jsonl", ".avro.gz", ".jsonl.gz")
+
+
+class UnreadableInput(ValueError):
+    """A file that cannot be taken as input; the message is one line that names it."""
+
+
+@dataclass
+class Frame:
+    """Consecutive pieces of one file, undecoded: Avro blocks (decompressed) or JSON lines."""
+
+    encoding: int  # AVRO or JSON
+    pieces: list[bytes] = field(default_factory=list)
+    positions: list[int] = field(default_factory=list)  # offset of each piece in the (uncompressed) file
+    counts: list[int] = field(default_factory=list)  # events in each piece, as its header says
+    schema: "WriterSchema | None" = None
+
+    @property
+    def messages(self) -> int:
+        return len(self.pieces)
+
+    @property
+    def events(self) -> int:
+        return sum(self.counts)
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.pieces))
+
+
+@dataclass(frozen=True)
+class WriterSchema:
+    """A writer's schema: its text, its fingerprint (CRC-64-AVRO, hexadecimal) and the fast program if there is one."""
+
+    text: str
+    id: str
+    parsed: dict
+    program: Program | None
+
+    @classmethod
+    def parse(cls, text: str) -> "WriterSchema":
+        """ValueError if fastavro does not take it for a schema."""
+        try:
+            schema = orjson.loads(text)
+            canonical = fastavro.schema.to_parsing_canonical_form(schema)
+            fastavro.parse_schema(schema)
+        except (orjson.JSONDecodeError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError,
+                TypeError, ValueError, AttributeError) as error:
+            raise ValueError(f"not an Avro schema: {error}") from error
+        return cls(text, fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"), schema, Program.for_schema(schema))
+
+
+READER_SCHEMA = WriterSchema.parse(orjson.dumps(SCHEMA).decode())
+
+
+def open_binary(path: Path) -> io.BufferedIOBase:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
+
+
+def frames(path: Path, events: int, first: int, start: int = 0) -> Iterator[tuple[Frame, int]]:
+    """(frame, offset behind it) through the file, each of about ``events`` events, the first one of about ``first``.
+
+    ``start`` is an offset that an earlier call gave. UnreadableInput if the file is truncated or no container.
+    """
+    read = _avro_pieces if path.name.removesuffix(".gz").endswith(".avro") else _json_pieces
+    try:
+        with open_binary(path) as file:
+            frame, held, want = None, 0, first
+            for encoding, schema, piece, position, count, behind in read(file, path, start):
+                if frame is None:
+                    frame = Frame(encoding, schema=schema)
+                frame.pieces.append(piece)
+                frame.positions.append(position)
+                frame.counts.append(count)
+                held += count
+                if held >= want:
+                    yield frame, behind
+                    frame, held, want = None, 0, events
+            if frame is not None:
+                yield frame, behind
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise UnreadableInput(f"{path}: truncated or damaged: {error}") from error
+    except OSError as error:
+        raise UnreadableInput(f"{path}: {error.strerror or error}") from error
+
+
+def verify(path: Path) -> None:
+    """Reads a file's frame from end to end without its events: UnreadableInput if it is truncated or no container."""
+    if not path.name.endswith(SUFFIXES):
+        raise UnreadableInput(f"{path}: not an input file; names end in {', '.join(SUFFIXES)}")
+    if path.name.endswith(".jsonl"):
+        next(frames(path, 1, 1), None)
+        return
+    for _ in frames(path, 1 << 16, 1 << 16):
+        pass
+
+
+def _json_pieces(file, path, start):
+    file.seek(start)
+    position = start
+    while lines := file.readlines(1 << 20):
+        for line in lines:
+            text = line.strip()
+            behind = position + len(line)
+            if text:  # a blank line is no event
+                yield JSON, None, text, position, 1, behind
+            position = behind
+
+
+def _avro_pieces(file, path, start):
+    try:
+        header = fastavro.reader(file)
+    except EOFError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, StopIteration, fastavro.schema.SchemaParseException,
+            fastavro.schema.UnknownType, MemoryError, OverflowError) as error:
+        raise UnreadableInput(f"{path}: not an Avro object container: {error}") from error
+    try:
+        schema = WriterSchema.parse(header.metadata["avro.schema"])
+    except ValueError as error:
+        raise UnreadableInput(f"{path}: {error}") from error
+    codec = header.metadata.get("avro.codec", "null")
+    sync = _sync_marker(file, path)
+    position = max(start, file.tell())
+    file.seek(position)
+    while True:
+        count = _long(file, path, optional=True)
+        if count is None:
+            return
+        size = _long(file, path)
+        if count < 0 or size < 0 or count > size:
+            raise UnreadableInput(f"{path}: truncated or damaged: a block at byte {position} claims {count} events in {size} bytes")
+        data = file.read(size)
+        marker = file.read(16)
+        if len(data) < size or len(marker) < 16:
+            raise UnreadableInput(f"{path}: truncated: the block at byte {position} is cut short")
+        if marker != sync:
+            raise UnreadableInput(f"{path}: damaged: the block at byte {position} does not end in the sync marker")
+        behind = file.tell()
+        yield AVRO, schema, _decompressed(data, codec, path, position), position, count, behind
+        position = behind
+
+
+def _sync_marker(file, path) -> bytes:
+    """The container's sync marker: the 16 bytes behind its header, where fastavro's reader has just stopped."""
+    end = file.tell()
+    file.seek(end - 16)
+    marker = file.read(16)
+    if len(marker) < 16:
+        raise UnreadableInput(f"{path}: truncated in its header")
+    return marker
+
+
+def _decompressed(data: bytes, codec: str, path, position: int) -> bytes:
+    if codec == "null":
+        return data
+    try:
+        if codec == "deflate":
+            return zlib.decompress(data, -15)
+        # Every other codec is read by fastavro's own block reader, which frames the compressed bytes by their length.
+        return fastavro.read.BLOCK_READERS[codec](io.BytesIO(_zigzag(len(data)) + data)).read()
+    except KeyError:
+        raise UnreadableInput(f"{path}: Avro codec {codec!r} is not supported") from None
+    except (zlib.error, ValueError, EOFError, RuntimeError) as error:
+        raise UnreadableInput(f"{path}: damaged: the block at byte {position} does not decompress: {error}") from error
+
+
+def _zigzag(n: int) -> bytes:
+    n, out = n << 1, bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    out.append(n)
+    return bytes(out)
+
+
+def _long(file, path, optional: bool = False) -> int | None:
+    value = shift = 0
+    while True:
+        byte = file.read(1)
+        if not byte:
+            if optional and not shift:
+                return None
+            raise UnreadableInput(f"{path}: truncated inside a block's header")
+        value |= (byte[0] & 127) << shift
+        if byte[0] < 128:
+            return value >> 1 ^ -(value & 1)
+        shift += 7
+        if shift > 63:
+            raise UnreadableInput(f"{path}: damaged: a block's header is no number")

@@ -1,0 +1,114 @@
+"""The public tables, their columns and what these mean (contract section 5); DDL is generated from here."""
+
+from dataclasses import dataclass
+
+from measurement.model.events import COUNTS, DIMENSIONS
+
+# BigQuery's type names; DUCKDB gives DuckDB's.
+STRING, TIMESTAMP, INT64, BYTES = "STRING", "TIMESTAMP", "INT64", "BYTES"
+DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB"}
+
+
+@dataclass(frozen=True)
+class Column:
+    name: str
+    type: str
+    required: bool
+    description: str
+
+
+@dataclass(frozen=True)
+class Table:
+    """``key``: the columns whose highest revision the view ``NAME_latest`` keeps."""
+
+    name: str
+    description: str
+    key: tuple[Column, ...]
+    values: tuple[Column, ...]
+    stated: bool  # whether rows have status, restated_because and rule_version
+
+    @property
+    def columns(self) -> tuple[Column, ...]:
+        return self.key + self.values + (_STATED if self.stated else ()) + _ALL
+
+    @property
+    def texts(self) -> tuple[Column, ...]:
+        """The key's columns but for the hour that it begins with."""
+        return self.key[1:]
+
+
+_STATED = (
+    Column("status", STRING, True, "provisional while the hour is open, final at its close, restated after any later change."),
+    Column("restated_because", STRING, False, "Why it was restated: late, invalid_traffic, order, rebuild, policy or erasure."),
+    Column("rule_version", STRING, True, "The rules, lists and policy that the row was counted by."),
+)
+_ALL = (
+    Column("revision", INT64, True, "Rises with each publication of the row: generation * 2^32 + n. The highest holds."),
+    Column("published_at", TIMESTAMP, True, "When this revision was published."),
+)
+
+_DIMENSION_DOCS = {
+    "advertiser_id": "Who pays. Rows of probes stand under 'test:' and the probe's advertiser.",
+    "campaign_id": "The campaign.", "line_item_id": "What was booked: the order line that pays.",
+    "creative_id": "The creative shown.", "placement_id": "Where it was shown.",
+    "format": "display, video or audio.", "country": "ISO 3166-1 alpha-2.", "device_type": "The device's type.",
+    "currency": "ISO 4217 code of spend_micros.",
+}
+_COUNT_DOCS = {
+    "gross_impressions": "Distinct impressions, invalid traffic included.",
+    "impressions": "Distinct impressions net of invalid traffic.",
+    "measurable_impressions": "Net impressions with at least one viewability event.",
+    "viewable_impressions": "Net impressions viewable by the MRC's thresholds for their format.",
+    "audible_impressions": "Net audio and video impressions audible for at least two seconds.",
+    "clicks": "Valid clicks on net impressions.", "starts": "Net impressions that started to play.",
+    "first_quartiles": "Net impressions played to a quarter.", "midpoints": "Net impressions played to half.",
+    "third_quartiles": "Net impressions played to three quarters.", "completes": "Net impressions played to the end.",
+    "spend_micros": "Price of every valid event counted under the net impressions, millionths of currency.",
+}
+
+DELIVERY = Table(
+    "delivery", "Hourly delivery by combination of dimensions. Follow-ups count in the hour and dimensions of their impression.",
+    (Column("window_start", TIMESTAMP, True, "The hour's start, UTC, by the impression's event time."),
+     *(Column(d, STRING, d == "advertiser_id", _DIMENSION_DOCS[d]) for d in DIMENSIONS)),
+    tuple(Column(c, INT64, True, _COUNT_DOCS[c]) for c in COUNTS), stated=True)
+
+LEDGER = Table(
+    "ledger", "What became of every event received: one outcome each.",
+    (Column("window_start", TIMESTAMP, False, "The hour of the event's own time, UTC; NULL where no event time could be read."),
+     Column("source", STRING, True, "source_id, else the subscription's or file's name."),
+     Column("event_type", STRING, False, "As the event stated it; NULL where it could not be read."),
+     Column("outcome", STRING, True, "counted, duplicate, invalid_traffic, or the reason of its rejection.")),
+    (Column("events", INT64, True, "Events."),), stated=True)
+
+INTAKE = Table(
+    "intake", "What was received, counted at the source's edge before decoding.",
+    (Column("received_hour", TIMESTAMP, True, "The hour of receipt: Pub/Sub's publish time, or when a file was first opened."),
+     Column("source", STRING, True, "The subscription's or file's name.")),
+    (Column("messages", INT64, True, "Pub/Sub messages, Avro blocks or JSON lines."),
+     Column("events", INT64, True, "Events, as containers' headers and line ends count them."),
+     Column("bytes", INT64, True, "Bytes of the messages, uncompressed.")), stated=False)
+
+ARRIVALS = Table(
+    "arrivals", "What was decoded or found undecodable, by the event's own hour, before its outcome was known; reconcile holds it against the ledger.",
+    (Column("window_start", TIMESTAMP, False, "The hour of the event's own time, UTC; NULL where no event time could be read."),
+     Column("source", STRING, True, "source_id, else the subscription's or file's name."),
+     Column("event_type", STRING, False, "As the event stated it; NULL where it could not be read.")),
+    (Column("events", INT64, True, "Events."),), stated=False)
+
+REJECTS = Table(
+    "rejects", "Every event that was refused, with its reason and its bytes.",
+    (Column("reject_id", STRING, True, "From the source, the message id or file offset, and the index in it."),),
+    (Column("reason", STRING, True, "The first of the contract's reasons that holds."),
+     Column("detail", STRING, False, "The field or error behind the reason."),
+     Column("event_id", STRING, False, "As far as it could be read."),
+     Column("event_time", TIMESTAMP, False, "As far as it could be read."),
+     Column("event_type", STRING, False, "As far as it could be read."),
+     Column("payload", BYTES, True, "The bytes as received."),
+     Column("encoding", STRING, True, "avro or json."),
+     Column("schema_id", STRING, False, "CRC-64-AVRO fingerprint of the writer's schema."),
+     Column("source", STRING, True, "The subscription's or file's name."),
+     Column("source_position", STRING, True, "Message id or file offset, and the index in it."),
+     Column("received_at", TIMESTAMP, True, "Receipt.")), stated=False)
+
+TABLES = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS, REJECTS)}
+TOTALS = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS)}  # kept as absolute totals by hour

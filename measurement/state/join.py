@@ -1,0 +1,493 @@
+"""Dedup and join of one shard: what it remembers, what it decides, and the log it can be rebuilt from.
+
+No Beam here. A caller feeds batches in order of arrival (``absorb``), moves event time on (``advance``), passes later
+verdicts (``judge``), and after each call writes ``take_changes()`` to its state; ``restore`` rebuilds the same machine
+from the log. Everything remembered expires by event time.
+"""
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+
+import numpy as np
+import orjson
+from numba import njit
+
+from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, pack, unpack
+from measurement.columnar.decode import blobs
+from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
+from measurement.columnar.hashing import combine
+from measurement.columnar.table import Keys, empty, grown, size_for
+from measurement.model import events as e
+from measurement.model.policy import Counting
+from measurement.state import join_kernel as kernel
+from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAITING
+from measurement.state.ring import SLOTS, Buckets, Changes
+
+_VERSION = 1
+_CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("status", "u1"), ("verdict", "u1")])
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A follow-up that waits for its impression, whole, since it may yet become a reject."""
+
+    row: np.void  # ROW
+    payload: bytes
+    source: str
+    file: str
+    schema: str | None
+
+    @property
+    def event_id(self) -> str:
+        at, length = int(self.row["id_at"]), int(self.row["id_length"])
+        return self.payload[at : at + length].decode() if at >= 0 else orjson.loads(self.payload)["event_id"]
+
+
+@dataclass
+class Effects:
+    """What a call decided."""
+
+    delivery: Deltas | None = None
+    ledger: Counter = field(default_factory=Counter)  # by (hour, because, source, event_type, outcome)
+    rejects: list[tuple[str, Waiting]] = field(default_factory=list)  # (reason, the event)
+    orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
+    judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (ENTRY of the conversion, verdict)
+
+
+class _Bucket:
+    """What a bucket's log already holds: the labels and delivery rows that its runs refer to by number."""
+
+    def __init__(self):
+        self.labels: dict[str, int] = {}
+        self.rows = 0
+
+
+class JoinShard:
+    """State machine of one shard of impressions, their follow-ups, and conversions."""
+
+    def __init__(self, counting: Counting):
+        self.counting = counting
+        # A follow-up may be as old as the dedup horizon, its impression a join horizon older still.
+        self.buckets = Buckets(counting.dedup_horizon + counting.join_horizon)
+        self.watermark = NO_WATERMARK
+        self._reset()
+        self._changes = Changes()
+
+    def _reset(self):
+        self.entries = np.zeros(1024, ENTRY)
+        self.count = 0
+        self.table = empty(len(self.entries))
+        self.waiting: dict[int, Waiting] = {}
+        self._due: dict[int, list[int]] = defaultdict(list)  # hour of a waiting follow-up's time: entries
+        self.labels: list[str] = []
+        self._codes: dict[str, int] = {}
+        self._log: dict[int, _Bucket] = defaultdict(_Bucket)
+        self._set_rows(Keys(), np.zeros(1024, np.int64), np.zeros((1024, len(e.DIMENSIONS)), np.int32), np.zeros(1024, np.int32))
+
+    def _set_rows(self, keys, hours, codes, local):
+        self.row_keys, self.row_hours, self.row_codes = keys, hours, codes
+        self.row_local = local  # the row's number in its bucket's log
+        self.acc = np.zeros((len(hours), 2, len(e.COUNTS)), np.int64)
+        self.marks = np.zeros(len(hours), np.uint8)
+        self.touched = np.zeros(len(hours) + 1, np.int32)
+
+    # -- events ---------------------------------------------------------------------------------------------------
+
+    def absorb(self, batch: EventBatch) -> Effects:
+        """Takes in a batch in order of arrival."""
+        rows, n = batch.rows, len(batch.rows)
+        label_of = np.array([self._label(text) for text in batch.labels], np.int32)
+        first_new_row = self.row_keys.rows
+        row_of = self._rows_of(batch, label_of)
+        self._room(2 * n)
+        outcomes, at = np.empty(n, np.uint8), np.empty(n, np.int32)
+        resolved = np.empty((len(self.waiting) + 2 * n, 2), np.int32)
+        resolution = np.empty(len(resolved), np.uint8)
+        self.count, decided = kernel.absorb(
+            rows, row_of, label_of, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
+            self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, resolved, resolution)
+        effects = Effects(delivery=self._harvest(LATE))
+        changes: dict[int, list] = defaultdict(list)
+        self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, changes)
+        self._tally(batch, outcomes, effects)
+        for i in np.flatnonzero(outcomes == kernel.ID_CONFLICT).tolist():
+            effects.rejects.append(("id_conflict", self._whole(batch, i)))
+        ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
+                                 & (outcomes >= kernel.INVALID))
+        if len(ordered):
+            effects.orders = EventBatch(rows[ordered], batch.dims, blobs([]), batch.labels)
+        self._log_runs(batch, outcomes, at, first_new_row, changes)
+        return effects
+
+    def _label(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self.labels)
+            self.labels.append(text)
+        return code
+
+    def _rows_of(self, batch: EventBatch, label_of: np.ndarray) -> np.ndarray:
+        """The delivery row (hour and dimensions) of each impression of the batch, -1 for other events."""
+        rows = batch.rows
+        row_of = np.full(len(rows), -1, np.int32)
+        impressions = np.flatnonzero(rows["type"] == e.IMPRESSION)
+        if not len(impressions):
+            return row_of
+        hours = rows["time"][impressions] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
+        dims = batch.dims[rows["dims"][impressions]]
+        known = self.row_keys.rows
+        found = self.row_keys.add(*_row_keys(dims["hi"], dims["lo"], hours))
+        row_of[impressions] = found
+        if self.row_keys.rows > len(self.row_hours):
+            self._grow_rows()
+        fresh = np.flatnonzero(found >= known)
+        self.row_hours[found[fresh]] = hours[fresh]
+        codes = dims["codes"][fresh]
+        self.row_codes[found[fresh]] = np.where(codes < 0, -1, label_of[codes])
+        return row_of
+
+    def _grow_rows(self) -> None:
+        need = self.row_keys.rows
+        self._set_rows(self.row_keys, grown(self.row_hours, need), grown(self.row_codes, need), grown(self.row_local, need))
+
+    def _room(self, more: int) -> None:
+        """Room for ``more`` entries."""
+        if self.count + more > len(self.entries):
+            self.entries = grown(self.entries, self.count + more)
+        if size_for(self.count + more) > len(self.table):
+            self.table = empty(2 * (self.count + more))
+            _reindex(self.table, self.entries, self.count)
+
+    def _harvest(self, because_closed: int) -> Deltas | None:
+        """The delivery changes summed since the last harvest."""
+        touched = self.touched[1 : 1 + self.touched[0]].copy()
+        if not len(touched):
+            return None
+        self.touched[0] = 0
+        self.marks[touched] = 0
+        sums = self.acc[touched]
+        self.acc[touched] = 0
+        at, lane = np.nonzero(sums.any(axis=2))
+        if not len(at):
+            return None
+        rows = touched[at]
+        codes = self.row_codes[rows]
+        used, local = np.unique(codes, return_inverse=True)
+        shift = int(used[0] == -1)
+        labels = [self.labels[c] for c in used[shift:]]
+        keys = np.column_stack([self.row_keys.hi[rows], self.row_keys.lo[rows]])
+        because = np.where(lane == 0, ON_TIME, because_closed).astype(np.uint8)
+        return Deltas(keys, self.row_hours[rows], because, (local.reshape(codes.shape) - shift).astype(np.int32),
+                      sums[at, lane], labels)
+
+    def _settle(self, batch, outcomes, at, resolved, resolution, effects, changes) -> None:
+        """Enters new waiting follow-ups and settles those that were decided, in the order in which it happened."""
+        starts = np.flatnonzero(outcomes == kernel.WAITS)
+        i = 0
+        for (entry, by), outcome in zip(resolved.tolist(), resolution.tolist()):
+            while i < len(starts) and starts[i] < by:
+                self._wait(int(at[starts[i]]), self._whole(batch, int(starts[i])))
+                i += 1
+            self._decide(entry, outcome, int(batch.rows["watermark"][by]), effects, changes)
+        for start in starts[i:].tolist():
+            self._wait(int(at[start]), self._whole(batch, start))
+        for i in np.flatnonzero(outcomes == kernel.ORPHAN).tolist():
+            effects.rejects.append(("orphan", self._whole(batch, i)))
+
+    def _wait(self, entry: int, event: Waiting) -> None:
+        self.waiting[entry] = event
+        self._due[int(event.row["time"]) // e.MICROS_PER_HOUR].append(entry)
+
+    def _decide(self, entry: int, outcome: int, watermark: int, effects: Effects, changes) -> None:
+        event = self.waiting.pop(entry)
+        if outcome == kernel.ORPHAN:
+            effects.rejects.append(("orphan", event))
+        effects.ledger[self._ledger_key(event, outcome, watermark)] += 1
+        self._note(event.row, STANDS if outcome != kernel.ORPHAN else FREE, changes)
+
+    def _note(self, row, status: int, changes, verdict: int | None = None) -> None:
+        verdict = int(row["verdict"]) if verdict is None else verdict
+        changes[self.buckets.of(int(row["time"]))].append((row["id_hi"], row["id_lo"], status, verdict))
+
+    def _ledger_key(self, event: Waiting, outcome: int, watermark: int) -> tuple:
+        hour = int(event.row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
+        return (hour, LATE if self._is_closed(hour, watermark) else ON_TIME, event.source,
+                e.EVENT_TYPES[event.row["type"]], kernel.OUTCOMES[outcome])
+
+    def _is_closed(self, hour: int, watermark: int) -> bool:
+        return watermark >= hour + e.MICROS_PER_HOUR + self.counting.allowed_lateness
+
+    def _whole(self, batch: EventBatch, i: int) -> Waiting:
+        row = batch.rows[i].copy()
+        schema = batch.labels[row["schema"]] if row["schema"] >= 0 else None
+        return Waiting(row, batch.payloads[i], batch.labels[row["source"]], batch.labels[row["file"]], schema)
+
+    def _tally(self, batch: EventBatch, outcomes: np.ndarray, effects: Effects) -> None:
+        """Ledger entries of the events decided at once; conversions that name an order are the order's to enter."""
+        rows = batch.rows
+        by_order = (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0) & (outcomes >= kernel.INVALID)
+        at = np.flatnonzero((outcomes != kernel.WAITS) & ~by_order)
+        if not len(at):
+            return
+        hours = rows["time"][at] // e.MICROS_PER_HOUR
+        first = hours.min()
+        late = rows["watermark"][at] >= (hours + 1) * e.MICROS_PER_HOUR + self.counting.allowed_lateness
+        packed = ((hours - first) * (len(batch.labels) + 1) + rows["source"][at]) << 9
+        packed += (late.astype(np.int64) << 8) + (rows["type"][at].astype(np.int64) << 4) + outcomes[at]
+        for group, n in zip(*(a.tolist() for a in np.unique(packed, return_counts=True))):
+            hour, source = divmod(group >> 9, len(batch.labels) + 1)
+            key = ((hour + int(first)) * e.MICROS_PER_HOUR, LATE if group >> 8 & 1 else ON_TIME, batch.labels[source],
+                   e.EVENT_TYPES[group >> 4 & 15], kernel.OUTCOMES[group & 15])
+            effects.ledger[key] += n
+
+    # -- event time -----------------------------------------------------------------------------------------------
+
+    def next_due(self) -> int | None:
+        """The watermark (µs) at which ``advance`` next has something to do; None if nothing is remembered."""
+        due = [min(self._due) * e.MICROS_PER_HOUR + e.MICROS_PER_HOUR + self.counting.join_horizon] if self._due else []
+        if self._log:
+            due.append(self.buckets.expires(min(self._log)))
+        return min(due, default=None)
+
+    def advance(self, watermark: int) -> Effects:
+        """Rejects the follow-ups whose wait is over and forgets what can no longer be asked for."""
+        self.watermark = max(self.watermark, watermark)
+        effects, changes = Effects(), defaultdict(list)
+        for hour in sorted(h for h in self._due if h * e.MICROS_PER_HOUR + self.counting.join_horizon <= watermark):
+            kept = []
+            for entry in self._due.pop(hour):
+                event = self.waiting.get(entry)
+                if event is None or int(event.row["time"]) // e.MICROS_PER_HOUR != hour:
+                    continue  # decided meanwhile
+                due = int(event.row["time"]) + self.counting.join_horizon
+                if due > watermark:
+                    kept.append(entry)
+                    continue
+                self.entries["status"][entry] = FREE
+                self._decide(entry, kernel.ORPHAN, due, effects, changes)
+            if kept:
+                self._due[hour] = kept
+        self._log_changes(changes)
+        first = self.buckets.first_kept(watermark)
+        if any(bucket < first for bucket in self._log):
+            self._forget(first)
+        return effects
+
+    # -- verdicts -------------------------------------------------------------------------------------------------
+
+    def judge(self, hi: int, lo: int, verdict: int, watermark: int) -> Effects | None:
+        """Sets an event's verdict (0 valid, else a code of INVALID_REASONS), at any time after it came.
+
+        What was counted by the old verdict is restated, its follow-ups with it. None if the event is not known.
+        """
+        room = kernel.chain_length(self.table, self.entries, np.uint64(hi), np.uint64(lo))
+        changed, was, now = np.empty(room, np.int32), np.empty(room, np.uint8), np.empty(room, np.uint8)
+        n = kernel.judge(self.table, self.entries, np.uint64(hi), np.uint64(lo), verdict, watermark, self.acc, self.marks,
+                         self.touched, self.counting.allowed_lateness, changed, was, now)
+        if n < 0:
+            return None
+        effects = Effects(delivery=self._harvest(INVALID_TRAFFIC))
+        for entry, old, new in zip(changed[:n], was[:n], now[:n]):
+            it = self.entries[entry]
+            if it["type"] == e.CONVERSION and (it["parent_hi"] or it["parent_lo"]):
+                effects.judged_orders.append((it.copy(), verdict))
+                continue
+            hour = int(it["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
+            because = INVALID_TRAFFIC if self._is_closed(hour, watermark) else ON_TIME
+            key = hour, because, self.labels[it["source"]], e.EVENT_TYPES[it["type"]]
+            effects.ledger[*key, kernel.OUTCOMES[old]] -= 1
+            effects.ledger[*key, kernel.OUTCOMES[new]] += 1
+        changes = defaultdict(list)
+        at = _find(self.table, self.entries, np.uint64(hi), np.uint64(lo))
+        self._note(self.entries[at], int(self.entries["status"][at]), changes, verdict)
+        self._log_changes(changes)
+        return effects
+
+    # -- log ------------------------------------------------------------------------------------------------------
+
+    def take_changes(self) -> Changes:
+        """What to write to the log since the last call."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def _log_runs(self, batch, outcomes, at, first_new_row, changes) -> None:
+        """One run for each bucket of event time that the batch added to."""
+        new = np.flatnonzero(at >= 0)
+        buckets = self.buckets.of(batch.rows["time"][new])
+        new_rows = np.arange(first_new_row, self.row_keys.rows)
+        row_buckets = self.buckets.of(self.row_hours[new_rows])
+        for bucket in sorted({*np.unique(buckets).tolist(), *np.unique(row_buckets).tolist(), *changes}):
+            log = self._log[bucket]
+            rows = new_rows[row_buckets == bucket]
+            self.row_local[rows] = np.arange(log.rows, log.rows + len(rows))
+            log.rows += len(rows)
+            mine = new[buckets == bucket]
+            waits = mine[outcomes[mine] == kernel.WAITS]
+            waiting = [self.waiting[a] for a in at[waits].tolist() if a in self.waiting]
+            self._changes.append(bucket, self._run(bucket, at[mine], rows, waiting, changes.get(bucket, [])))
+
+    def _log_changes(self, changes) -> None:
+        for bucket, noted in changes.items():
+            self._changes.append(bucket, self._run(bucket, np.empty(0, np.int32), np.empty(0, np.int64), [], noted))
+
+    def _run(self, bucket: int, at: np.ndarray, rows: np.ndarray, waiting: list[Waiting], changes: list) -> bytes:
+        """New entries, new delivery rows, waiting events and changes of status, in terms of the bucket's own numbers."""
+        log = self._log[bucket]
+        known = len(log.labels)
+        entries = self.entries[at]
+        entries["source"] = self._local(log, entries["source"])
+        of_row = entries["row"] >= 0
+        entries["row"][of_row] = self.row_local[entries["row"][of_row]]
+        codes = self._local(log, self.row_codes[rows])
+        labels = list(log.labels)[known:]
+        return pack(_VERSION, (
+            np.int64(bucket).tobytes(), orjson.dumps(labels), self.row_keys.hi[rows].tobytes(), self.row_keys.lo[rows].tobytes(),
+            self.row_hours[rows].tobytes(), codes.tobytes(), entries.tobytes(), _waiting_batch(waiting).encode(),
+            np.array(changes, _CHANGE).tobytes(),
+        ))
+
+    def _local(self, log: _Bucket, codes: np.ndarray) -> np.ndarray:
+        """Shard label codes as the bucket's own, entering those it lacks."""
+        used, where = np.unique(codes, return_inverse=True)
+        own = [-1 if c < 0 else log.labels.setdefault(self.labels[c], len(log.labels)) for c in used.tolist()]
+        return np.array(own, np.int32)[where].reshape(codes.shape)
+
+    def restore(self, runs) -> None:
+        """Rebuilds the machine from its log: the runs of every slot, each slot's in the order of writing."""
+        self._reset()
+        waiting: dict[tuple[int, int], Waiting] = {}
+        shelves: dict[int, tuple[list, Keys, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
+        for run in runs:
+            bucket, labels, hi, lo, hours, codes, entries, waits, noted = unpack(_VERSION, run)
+            bucket = int(np.frombuffer(bucket, np.int64)[0])
+            rows, ids, kept = shelves.get(bucket) or ([], Keys(), np.zeros(1024, ENTRY))
+            log = self._log[bucket]
+            for text in orjson.loads(labels):
+                log.labels[text] = len(log.labels)
+            label_of = np.array([self._label(text) for text in log.labels] or [0], np.int32)
+            hours = np.frombuffer(hours, np.int64)
+            codes = np.frombuffer(codes, np.int32).reshape(len(hours), -1)
+            rows += self._restore_rows(log, np.frombuffer(hi, np.uint64), np.frombuffer(lo, np.uint64), hours,
+                                       np.where(codes < 0, -1, label_of[codes]) if len(hours) else codes)
+            entries = np.frombuffer(entries, ENTRY).copy()
+            entries["source"] = label_of[entries["source"]]
+            of_row = entries["row"] >= 0
+            entries["row"][of_row] = np.array(rows or [0], np.int32)[entries["row"][of_row]]
+            kept = grown(kept, ids.rows + len(entries)) if ids.rows + len(entries) > len(kept) else kept
+            kept[ids.add(entries["id_hi"], entries["id_lo"])] = entries
+            noted = np.frombuffer(noted, _CHANGE)
+            at = ids.add(noted["hi"], noted["lo"])
+            kept["status"][at], kept["verdict"][at] = noted["status"], noted["verdict"]
+            shelves[bucket] = rows, ids, kept
+            waits = EventBatch.decode(bytes(waits))
+            for i in range(len(waits.rows)):
+                event = self._whole(waits, i)
+                waiting[int(event.row["id_hi"]), int(event.row["id_lo"])] = event
+        entries = [kept[: ids.rows] for _, ids, kept in shelves.values()]
+        self._rebuild(np.concatenate(entries) if entries else np.zeros(0, ENTRY), waiting)
+
+    def _restore_rows(self, log: _Bucket, hi, lo, hours, codes) -> list[int]:
+        """Enters a bucket's delivery rows again; their numbers in the shard."""
+        found = self.row_keys.add(hi, lo)
+        if self.row_keys.rows > len(self.row_hours):
+            self._grow_rows()
+        self.row_hours[found], self.row_codes[found] = hours, codes
+        self.row_local[found] = np.arange(log.rows, log.rows + len(found))
+        log.rows += len(found)
+        return found.tolist()
+
+    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int], Waiting]) -> None:
+        """Takes entries (of any status) for all that is remembered; chains and table are made anew."""
+        entries = entries[(entries["status"] == WAITING) | (entries["status"] == STANDS)]
+        room = 2 * len(entries) + 1024
+        self.entries = np.zeros(room, ENTRY)
+        self.entries[: len(entries)] = entries
+        self.table = empty(room)
+        self.count = kernel.relink(self.table, self.entries, len(entries))
+        self.waiting, self._due = {}, defaultdict(list)
+        for at in np.flatnonzero(entries["status"] == WAITING).tolist():
+            self._wait(at, waiting[int(entries["id_hi"][at]), int(entries["id_lo"][at])])
+
+    def _forget(self, first: int) -> None:
+        """Drops every bucket before ``first``: entries, delivery rows and labels that nothing names any more."""
+        expired = [bucket for bucket in self._log if bucket < first]
+        for bucket in expired:
+            del self._log[bucket]
+            self._changes.clear(bucket)
+        rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) >= first)
+        new_row = np.full(self.row_keys.rows + 1, -1, np.int32)  # the last one for entries without a row
+        new_row[rows] = np.arange(len(rows))
+        entries = self.entries[: self.count]
+        entries = entries[(self.buckets.of(entries["time"]) >= first) & (entries["status"] != PLACEHOLDER)]
+        entries["row"] = new_row[entries["row"]]
+        codes = self.row_codes[rows]
+        used = np.union1d(np.unique(codes), np.unique(entries["source"]))
+        used = used[used >= 0]
+        texts = [self.labels[c] for c in used.tolist()]
+        entries["source"] = np.searchsorted(used, entries["source"])
+        codes = np.where(codes < 0, -1, np.searchsorted(used, codes)).astype(np.int32)
+        self.labels, self._codes = texts, {text: i for i, text in enumerate(texts)}
+        keys = Keys(self.row_keys.hi[rows], self.row_keys.lo[rows])
+        room = len(keys.hi)
+        hours, local = np.zeros(room, np.int64), np.zeros(room, np.int32)
+        all_codes = np.zeros((room, codes.shape[1]), np.int32)
+        hours[: len(rows)], local[: len(rows)], all_codes[: len(rows)] = self.row_hours[rows], self.row_local[rows], codes
+        self._set_rows(keys, hours, all_codes, local)
+        waiting = {(int(w.row["id_hi"]), int(w.row["id_lo"])): w for w in self.waiting.values()}
+        self._rebuild(entries, waiting)
+        slots = {bucket % SLOTS for bucket in expired}
+        for bucket in [b for b in self._log if b % SLOTS in slots]:
+            self._rewrite(bucket)
+
+    def _rewrite(self, bucket: int) -> None:
+        """Logs a bucket again, whole: it shared its slot with one that expired."""
+        log = self._log[bucket] = _Bucket()
+        rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) == bucket)
+        self.row_local[rows] = np.arange(len(rows))
+        log.rows = len(rows)
+        entries = self.entries[: self.count]
+        at = np.flatnonzero((self.buckets.of(entries["time"]) == bucket) & (entries["status"] != PLACEHOLDER)).astype(np.int32)
+        waits = [self.waiting[i] for i in at.tolist() if i in self.waiting]
+        self._changes.append(bucket, self._run(bucket, at, rows, waits, []))
+
+    def state_bytes(self) -> dict[str, float]:
+        """Bytes of memory for each remembered identity: what deduplication needs, and what the join needs besides."""
+        n = max(self.count, 1)
+        return {
+            "identities": self.count,
+            "identity": kernel.IDENTITY_BYTES,
+            "join": ENTRY.itemsize - kernel.IDENTITY_BYTES,
+            "table": self.table.nbytes / n,
+        }
+
+
+def _waiting_batch(waiting: list[Waiting]) -> EventBatch:
+    labels: dict[str, int] = {}
+
+    def code(text):
+        return -1 if text is None else labels.setdefault(text, len(labels))
+
+    rows = np.array([w.row for w in waiting], ROW) if waiting else np.zeros(0, ROW)
+    for i, w in enumerate(waiting):
+        rows["source"][i], rows["file"][i], rows["schema"][i] = code(w.source), code(w.file), code(w.schema)
+    return EventBatch(rows, np.zeros(0, DIMS), blobs([w.payload for w in waiting]), list(labels))
+
+
+@njit(cache=True, nogil=True)
+def _row_keys(dims_hi, dims_lo, hours):
+    hi, lo = np.empty(len(hours), np.uint64), np.empty(len(hours), np.uint64)
+    for i in range(len(hours)):
+        hi[i], lo[i] = combine(dims_hi[i], dims_lo[i], np.uint64(hours[i]), np.uint64(0))
+    return hi, lo
+
+
+@njit(cache=True, nogil=True)
+def _reindex(table, entries, count):
+    for i in range(count):
+        _, slot = kernel._find(table, entries, entries[i].id_hi, entries[i].id_lo)
+        table[slot] = i
+
+
+@njit(cache=True, nogil=True)
+def _find(table, entries, hi, lo):
+    return kernel._find(table, entries, hi, lo)[0]

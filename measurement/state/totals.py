@@ -1,0 +1,283 @@
+"""Absolute totals of one shard of one table: rows by hour and texts, their close, and the revisions to publish.
+
+No Beam here. While an hour is open, events read after its close are held back (they were late by the watermark, however
+soon the engine's timer fires), so that a final row holds exactly the on-time events and a restated one the rest.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import numpy as np
+import orjson
+
+from measurement.columnar.batch import NO_WATERMARK, pack, unpack
+from measurement.columnar.deltas import LATE, NO_HOUR, Deltas
+from measurement.columnar.table import Keys, grown
+from measurement.model.events import MICROS_PER_HOUR
+from measurement.state.ring import SLOTS, Buckets, Changes
+
+_VERSION = 1
+PROVISIONAL, FINAL, RESTATED = range(3)
+STATUSES = ("provisional", "final", "restated")
+
+_END = np.iinfo(np.int64).max
+_REWRITE_FACTOR = 4  # a bag is rewritten when it holds this many times its live bytes,
+_REWRITE_BYTES = 1 << 20  # and at least so many more
+TIMELESS = NO_HOUR  # the bucket of rows that do not expire: without an hour, or older than the horizon when they came
+
+# The ledger and what it is held against take events of any age, since a reject has an hour too. Their rows, small and
+# few, are kept for a quarter; a row for a still older hour stays for good.
+LEDGER_HORIZON = 92 * 24 * MICROS_PER_HOUR
+
+
+@dataclass(frozen=True)
+class Revisions:
+    """n publications of rows: hours (int64 µs), label codes (n, k), absolute counts (n, m), status and because codes,
+    and n of the revision."""
+
+    hours: np.ndarray
+    codes: np.ndarray
+    counts: np.ndarray
+    status: np.ndarray
+    because: np.ndarray
+    number: np.ndarray
+    labels: list[str]
+
+    def __len__(self) -> int:
+        return len(self.hours)
+
+
+class TotalsShard:
+    """State machine of one shard of a table with ``texts`` key texts and ``counts`` counts a row.
+
+    Rows change until the watermark is the ``horizon`` (µs) behind their hour.
+    """
+
+    def __init__(self, texts: int, counts: int, allowed_lateness: int, horizon: int):
+        self.lateness = allowed_lateness
+        self.buckets = Buckets(horizon)
+        self._row = np.dtype([
+            ("hi", "u8"), ("lo", "u8"), ("hour", "i8"), ("codes", "i4", (texts,)), ("totals", "i8", (counts,)),
+            ("held", "i8", (counts,)), ("number", "i8"), ("bucket", "i8"), ("because", "u1"), ("holds", "u1"), ("dirty", "u1"), ("unused", "u1"),
+        ])
+        self._reset()
+        self._changes = Changes()
+
+    def _reset(self):
+        self.watermark = NO_WATERMARK  # of the last close
+        self.labels: list[str] = []
+        self._codes: dict[str, int] = {}
+        self.keys = Keys()
+        self.rows = np.zeros(len(self.keys.hi), self._row)
+        self._open: dict[int, list[np.ndarray]] = defaultdict(list)  # hour: its rows, until it closes
+        self._dirty: list[np.ndarray] = []
+        self._written: dict[int, int] = defaultdict(int)  # bucket: bytes in its log
+        self._size: dict[int, int] = defaultdict(int)  # bucket: rows
+
+    # -- changes --------------------------------------------------------------------------------------------------
+
+    def absorb(self, deltas: Deltas) -> None:
+        known = self.keys.rows
+        at = self.keys.add(deltas.keys[:, 0], deltas.keys[:, 1])
+        if self.keys.rows > len(self.rows):
+            self.rows = grown(self.rows, self.keys.rows)
+        self._enter(at, known, deltas)
+        rows = self.rows
+        closed = self._closes(deltas.hours) <= self.watermark
+        held = ~closed & (deltas.because > 0)
+        np.add.at(rows["held"], at[held], deltas.counts[held])
+        rows["holds"][at[held]] = deltas.because[held]
+        now = ~held
+        np.add.at(rows["totals"], at[now], deltas.counts[now])
+        rows["because"][at[now & closed]] = np.maximum(deltas.because, LATE)[now & closed]
+        self._mark(at[now])
+        self._log(np.unique(at))
+
+    def _enter(self, at: np.ndarray, known: int, deltas: Deltas) -> None:
+        """Fills the rows that are new."""
+        fresh = np.flatnonzero(at >= known)
+        if not len(fresh):
+            return
+        at, hours, codes = at[fresh], deltas.hours[fresh], deltas.codes[fresh]
+        label_of = np.array([self._label(text) for text in deltas.labels] or [0], np.int32)
+        self.rows["hour"][at] = hours
+        self.rows["codes"][at] = np.where(codes < 0, -1, label_of[codes])
+        self.rows["hi"][at], self.rows["lo"][at] = deltas.keys[fresh, 0], deltas.keys[fresh, 1]
+        bucket = self.buckets.of(hours)
+        timeless = (hours == NO_HOUR) | (bucket < self.buckets.first_kept(max(self.watermark, 0)))
+        self.rows["bucket"][at] = np.where(timeless, TIMELESS, bucket)
+        new = np.arange(known, self.keys.rows)
+        self._index(new)
+
+    def _index(self, new: np.ndarray) -> None:
+        """Notes rows under their bucket and, if it is open, their hour."""
+        for bucket, n in zip(*(a.tolist() for a in np.unique(self.rows["bucket"][new], return_counts=True))):
+            self._size[bucket] += n
+        hours = self.rows["hour"][new]
+        for hour in np.unique(hours).tolist():
+            if self._closes(hour) > self.watermark:
+                self._open[hour].append(new[hours == hour])
+
+    def _label(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self.labels)
+            self.labels.append(text)
+        return code
+
+    def _closes(self, hour):
+        """The watermark (µs) that closes an hour; rows without one close at the end of the stream."""
+        return np.where(np.equal(hour, NO_HOUR), _END, np.asarray(hour) + MICROS_PER_HOUR + self.lateness)
+
+    def _mark(self, at: np.ndarray) -> None:
+        fresh = np.unique(at[self.rows["dirty"][at] == 0])
+        if len(fresh):
+            self.rows["dirty"][fresh] = 1
+            self._dirty.append(fresh)
+
+    # -- publications ---------------------------------------------------------------------------------------------
+
+    @property
+    def dirty(self) -> bool:
+        return bool(self._dirty)
+
+    def next_due(self) -> int | None:
+        """The watermark (µs) at which ``advance`` next closes or forgets something; None if there is nothing."""
+        due = [int(self._closes(hour)) for hour in self._open]
+        due += [self.buckets.expires(b) for b in self._size if b != TIMELESS]
+        return min(due, default=None)
+
+    def flush(self, tick: int) -> Revisions | None:
+        """Publishes the rows that changed: provisional while their hour is open, restated after its close."""
+        if not self._dirty:
+            return None
+        at = np.unique(np.concatenate(self._dirty))
+        self._dirty = []
+        at = at[self.rows["dirty"][at] == 1]
+        closed = self._closes(self.rows["hour"][at]) <= self.watermark
+        published = self._publish(at, np.where(closed, RESTATED, PROVISIONAL), tick)
+        self._log(at)
+        return published
+
+    def advance(self, watermark: int, tick: int) -> list[Revisions]:
+        """Closes the hours that the watermark has passed: final rows, then restated ones where late events wait."""
+        out = []
+        due = [hour for hour in self._open if self._closes(hour) <= watermark]
+        self.watermark = max(self.watermark, watermark)
+        if due:
+            at = np.concatenate([part for hour in due for part in self._open.pop(hour)])
+            rows = self.rows
+            # A row that only late events made was never on time: it begins restated.
+            on_time = at[(rows["totals"][at] != 0).any(axis=1) | (rows["number"][at] > 0) | (rows["holds"][at] == 0)]
+            out.append(self._publish(on_time, np.full(len(on_time), FINAL), tick))
+            late = at[rows["holds"][at] > 0]
+            rows["totals"][late] += rows["held"][late]
+            rows["because"][late] = rows["holds"][late]
+            rows["held"][late], rows["holds"][late] = 0, 0
+            out.append(self._publish(late, np.full(len(late), RESTATED), tick))
+            self._log(at)
+        first = self.buckets.first_kept(watermark)
+        expired = [b for b in self._size if b != TIMELESS and b < first]
+        if expired:
+            out += filter(None, [self.flush(tick)])  # what is forgotten is published first
+            self._forget(expired, first)
+        return [r for r in out if len(r)]
+
+    def _publish(self, at: np.ndarray, status: np.ndarray, tick: int) -> Revisions:
+        rows = self.rows
+        rows["dirty"][at] = 0
+        rows["number"][at] = np.maximum(rows["number"][at] + 1, tick)
+        because = np.where(status == RESTATED, np.maximum(rows["because"][at], LATE), 0)
+        rows["because"][at] = 0
+        codes = rows["codes"][at]
+        return Revisions(rows["hour"][at], codes, rows["totals"][at], status, because, rows["number"][at], self.labels)
+
+    # -- log ------------------------------------------------------------------------------------------------------
+
+    def take_changes(self) -> Changes:
+        """What to write to the log since the last call."""
+        changes, self._changes = self._changes, Changes()
+        return changes
+
+    def _log(self, at: np.ndarray) -> None:
+        """Appends snapshots of rows to their buckets' logs; a log grown far beyond its live rows is written anew."""
+        buckets = self.rows["bucket"][at]
+        for bucket in np.unique(buckets).tolist():
+            run = self._run(at[buckets == bucket], bucket)
+            live = self._size[bucket] * self._row.itemsize
+            if self._written[bucket] + len(run) > _REWRITE_FACTOR * live + _REWRITE_BYTES:
+                self._rewrite(bucket)
+            else:
+                self._append(bucket, run)
+
+    def _append(self, bucket: int, run: bytes) -> None:
+        self._written[bucket] += len(run)
+        if bucket == TIMELESS:
+            self._changes.appended.append((SLOTS, run))
+        else:
+            self._changes.append(bucket, run)
+
+    def _rewrite(self, bucket: int) -> None:
+        """Writes a slot anew: the bucket and any other that shares it."""
+        slot = SLOTS if bucket == TIMELESS else bucket % SLOTS
+        sharing = [b for b in self._size if (SLOTS if b == TIMELESS else b % SLOTS) == slot]
+        self._changes.cleared.add(slot)
+        self._changes.appended = [(s, run) for s, run in self._changes.appended if s != slot]
+        buckets = self.rows["bucket"][: self.keys.rows]
+        for shared in sharing:
+            self._written[shared] = 0
+            self._append(shared, self._run(np.flatnonzero(buckets == shared), shared))
+
+    def _run(self, at: np.ndarray, bucket: int) -> bytes:
+        rows = self.rows[at]
+        used, local = np.unique(rows["codes"], return_inverse=True)
+        shift = int(len(used) > 0 and used[0] == -1)
+        rows["codes"] = local.reshape(rows["codes"].shape) - shift
+        labels = [self.labels[c] for c in used[shift:].tolist()]
+        return pack(_VERSION, (np.int64(bucket).tobytes(), np.int64(self.watermark).tobytes(), rows.tobytes(), orjson.dumps(labels)))
+
+    def restore(self, runs) -> None:
+        """Rebuilds the machine from its log: the runs of every slot, each slot's in the order of writing."""
+        self._reset()
+        for run in runs:
+            bucket, watermark, rows, labels = unpack(_VERSION, run)
+            rows = np.frombuffer(rows, self._row).copy()
+            self._written[int(np.frombuffer(bucket, np.int64)[0])] += len(run)
+            self.watermark = max(self.watermark, int(np.frombuffer(watermark, np.int64)[0]))
+            label_of = np.array([self._label(text) for text in orjson.loads(labels)] or [0], np.int32)
+            rows["codes"] = np.where(rows["codes"] < 0, -1, label_of[rows["codes"]])
+            at = self.keys.add(rows["hi"], rows["lo"])
+            if self.keys.rows > len(self.rows):
+                self.rows = grown(self.rows, self.keys.rows)
+            self.rows[at] = rows
+        new = np.arange(self.keys.rows)
+        self._index(new)
+        dirty = new[self.rows["dirty"][: len(new)] == 1]
+        if len(dirty):
+            self._dirty.append(dirty)
+
+    def _forget(self, expired: list[int], first: int) -> None:
+        """Drops the buckets before ``first`` and the labels that nothing names any more."""
+        buckets = self.rows["bucket"][: self.keys.rows]
+        kept = np.flatnonzero((buckets == TIMELESS) | (buckets >= first))
+        rows = self.rows[kept]
+        used, local = np.unique(rows["codes"], return_inverse=True)
+        shift = int(len(used) > 0 and used[0] == -1)
+        rows["codes"] = local.reshape(rows["codes"].shape) - shift
+        written, watermark = self._written, self.watermark
+        labels = [self.labels[c] for c in used[shift:].tolist()]
+        self._reset()
+        self.watermark, self.labels = watermark, labels
+        self._codes = {text: i for i, text in enumerate(labels)}
+        self.keys = Keys(rows["hi"], rows["lo"])
+        self.rows = grown(rows, len(self.keys.hi)) if len(rows) else np.zeros(len(self.keys.hi), self._row)
+        self._index(np.arange(len(rows)))
+        dirty = np.flatnonzero(rows["dirty"] == 1)
+        if len(dirty):
+            self._dirty.append(dirty)
+        for bucket in expired:
+            self._changes.clear(bucket)
+        self._written.update((b, n) for b, n in written.items() if b in self._size)
+        slots = {bucket % SLOTS for bucket in expired}
+        for bucket in [b for b in self._size if b != TIMELESS and b % SLOTS in slots]:
+            self._rewrite(bucket)

@@ -1,0 +1,36 @@
+"""Coders of the batches that travel between stages; each batch type writes its own version."""
+
+from apache_beam.coders import Coder, registry
+
+from measurement.columnar.batch import EventBatch
+from measurement.columnar.deltas import Deltas
+
+
+class _Encoded(Coder):
+    """For a type with ``encode`` and ``decode``."""
+
+    TYPE: type
+
+    def encode(self, value) -> bytes:
+        return value.encode()
+
+    def decode(self, encoded: bytes):
+        return self.TYPE.decode(encoded)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+    def to_type_hint(self):
+        return self.TYPE
+
+
+class EventBatchCoder(_Encoded):
+    TYPE = EventBatch
+
+
+class DeltasCoder(_Encoded):
+    TYPE = Deltas
+
+
+registry.register_coder(EventBatch, EventBatchCoder)
+registry.register_coder(Deltas, DeltasCoder)

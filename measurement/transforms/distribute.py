@@ -1,0 +1,56 @@
+"""From what a source took in to keyed batches: events by shard, tallies by table, rejects as rows."""
+
+import time
+
+import apache_beam as beam
+import pyarrow as pa
+from apache_beam.pvalue import TaggedOutput
+
+from measurement.columnar.batch import EventBatch
+from measurement.columnar.deltas import Deltas
+from measurement.columnar.intake import Intake
+from measurement.columnar.publication import of_rejects
+from measurement.transforms.config import RunConfig
+
+EVENTS, TALLIES, ROWS = "events", "tallies", "rows"
+Keyed = beam.typehints.KV[str, EventBatch]
+Tally = beam.typehints.KV[str, Deltas]
+Rows = beam.typehints.KV[str, bytes]  # a table's name and rows to append to it, as an Arrow stream
+
+
+def now_micros() -> int:
+    return time.time_ns() // 1_000
+
+
+def ipc(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
+def reject_rows(rejects: list[dict], config: RunConfig) -> Rows:
+    return "rejects", ipc(of_rejects(rejects, config.generation, now_micros()))
+
+
+def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tally]:
+    """A table's changes keyed by the shard of its totals; only delivery is large enough to be split."""
+    if table != "delivery":
+        return [(table, deltas)]
+    return [(f"{table}/{shard}", part) for shard, part in deltas.split(config.delivery_shards)]
+
+
+class Distribute(beam.DoFn):
+    """Intake to EVENTS (str, EventBatch), TALLIES (str, Deltas) and ROWS (str, bytes)."""
+
+    def __init__(self, config: RunConfig):
+        self._config = config
+
+    def process(self, intake: Intake):
+        for shard, batch in intake.batch.split(self._config.event_shards):
+            yield TaggedOutput(EVENTS, (str(shard), batch))
+        for table, deltas in intake.tallies.items():
+            for tally in tallies_by_shard(table, deltas, self._config):
+                yield TaggedOutput(TALLIES, tally)
+        if intake.rejects:
+            yield TaggedOutput(ROWS, reject_rows(intake.rejects, self._config))

@@ -1,0 +1,69 @@
+"""The stage that deduplicates and joins, one machine a shard of impressions."""
+
+import numpy as np
+from apache_beam.pvalue import TaggedOutput
+
+from measurement.columnar.batch import ENCODINGS, EventBatch
+from measurement.columnar.deltas import Deltas
+from measurement.columnar.intake import position_text
+from measurement.io import flow
+from measurement.model.events import EVENT_TYPES
+from measurement.state.join import Effects, JoinShard, Waiting
+from measurement.transforms.config import RunConfig
+from measurement.transforms.distribute import ROWS, TALLIES, reject_rows, tallies_by_shard
+from measurement.transforms.keyed import KeyedMachine
+
+ORDERS = "orders"
+
+_DETAILS = {
+    "id_conflict": "another event with this identity and other content came first",
+    "orphan": "no impression within the join horizon came while it waited",
+}
+
+
+class Join(KeyedMachine):
+    """(shard, EventBatch) to TALLIES, ROWS and ORDERS (shard, EventBatch)."""
+
+    def __init__(self, config: RunConfig):
+        super().__init__(config.run, "join")
+        self._config = config
+
+    def machine(self, key):
+        return JoinShard(self._config.policy.counting)
+
+    def absorb(self, key, machine, batch: EventBatch):
+        yield from self._outputs(machine.absorb(batch))
+        flow.released(self._config.run, len(batch.rows))
+
+    def advance(self, key, machine, watermark):
+        yield from self._outputs(machine.advance(watermark))
+
+    def _outputs(self, effects: Effects):
+        config = self._config
+        if effects.delivery is not None:
+            for tally in tallies_by_shard("delivery", effects.delivery, config):
+                yield TaggedOutput(TALLIES, tally)
+        if effects.ledger:
+            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally("ledger", {k: (n,) for k, n in effects.ledger.items() if n})))
+        if effects.rejects:
+            yield TaggedOutput(ROWS, reject_rows([_reject_row(reason, event) for reason, event in effects.rejects], config))
+        if effects.orders is not None:
+            yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.event_shards))
+
+
+def _by_order(batch: EventBatch, shards: int):
+    shard = (batch.rows["parent_hi"] >> np.uint64(40)) % np.uint64(shards)
+    for s in np.unique(shard).tolist():
+        yield str(s), EventBatch(batch.rows[shard == s], batch.dims, batch.payloads, batch.labels)
+
+
+def _reject_row(reason: str, event: Waiting) -> dict:
+    """The row of table ``rejects`` for an event that was accepted first: its id is read from its bytes again."""
+    row = event.row
+    position = position_text(row["encoding"], row["position"], row["index"])
+    return {
+        "reject_id": f"{event.file}@{position}", "reason": reason, "detail": _DETAILS[reason],
+        "event_id": event.event_id, "event_time": int(row["time"]),
+        "event_type": EVENT_TYPES[row["type"]], "payload": event.payload, "encoding": ENCODINGS[row["encoding"]],
+        "schema_id": event.schema, "source": event.file, "source_position": position, "received_at": int(row["receipt"]),
+    }
