@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numba import njit
 
+from measurement.columnar.hashing import word
 from measurement.model.events import FIELD_INDEX, FIELDS, SCHEMA
 
 NULL = np.int32(-1)
@@ -30,11 +31,10 @@ ERRORS = (
     "a union has no such branch",
     "a text has a negative length",
     "a boolean is neither 0 nor 1",
-    "an int has more than 32 bits",
     "bytes follow the datum",
     "a text is not UTF-8",
 )
-TRUNCATED, LONG_VARINT, BAD_BRANCH, NEGATIVE_LENGTH, BAD_BOOLEAN, INT_RANGE, TRAILING, NOT_UTF8 = range(1, 9)
+TRUNCATED, LONG_VARINT, BAD_BRANCH, NEGATIVE_LENGTH, BAD_BOOLEAN, TRAILING, NOT_UTF8 = range(1, 8)
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,9 @@ READER = Program.for_schema(SCHEMA)
 @njit(inline="always")
 def _varint(buf, at, end):
     """(value, next position, error) of a zigzag varint in ``buf[at:end]``."""
+    if at < end and buf[at] < 128:  # nearly every union branch and text length
+        low = np.int64(buf[at])
+        return (low >> 1) ^ -(low & 1), at + 1, 0
     raw = np.uint64(0)
     shift = 0
     while True:
@@ -107,13 +110,16 @@ def _varint(buf, at, end):
     return np.int64(raw >> np.uint64(1)) ^ -np.int64(raw & np.uint64(1)), at, 0
 
 
+_HIGH_BITS = np.uint64(0x8080808080808080)
+
+
 @njit(inline="always")
 def _utf8(buf, start, end):
     """Whether the bytes are well-formed UTF-8 (Unicode 15, table 3-7: no overlong forms, no surrogates)."""
-    high = np.uint8(0)
-    for i in range(start, end):
-        high |= buf[i]
-    if high < 128:
+    high = np.uint64(0)
+    for i in range(start, end, 8):
+        high |= word(buf, i, end - i)
+    if not high & _HIGH_BITS:
         return True
     i = start
     while i < end:
@@ -178,8 +184,6 @@ def _read_one(buf, at, end, kinds, nulls, targets, values, lengths):
                 lengths[target] = value
             at += value
         else:
-            if kind == _INT and (value < -2147483648 or value > 2147483647):
-                return at, INT_RANGE
             if target >= 0:
                 values[target] = value
                 lengths[target] = 0

@@ -50,7 +50,7 @@ class Blobs:
 
     def take(self, order: np.ndarray) -> "Blobs":
         """The blobs in another order (int64 row numbers), copied together."""
-        return Blobs(*_gather(self.offsets[:-1], np.diff(self.offsets), self.data, order))
+        return gather(self.offsets[:-1], np.diff(self.offsets), self.data, order)
 
     def slice(self, start: int, stop: int) -> "Blobs":
         offsets = self.offsets[start : stop + 1]
@@ -68,6 +68,11 @@ def _gather(starts, lengths, data, order):
         start = starts[order[i]]
         out[offsets[i] : offsets[i + 1]] = data[start : start + lengths[order[i]]]
     return offsets, out
+
+
+def gather(starts: np.ndarray, lengths: np.ndarray, data: np.ndarray, order: np.ndarray) -> Blobs:
+    """The slices of ``data`` at the row numbers ``order``, copied together."""
+    return Blobs(*_gather(starts, lengths, data, order))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import numpy as np
 
 from measurement.columnar import jsonl
 from measurement.columnar.avro import ERRORS, READER, TRAILING, Program, read_blocks, read_each
-from measurement.columnar.batch import Blobs
+from measurement.columnar.batch import Blobs, gather
 from measurement.model.events import FIELD_INDEX, SCHEMA
 
 _READER = fastavro.parse_schema(SCHEMA)
@@ -60,7 +60,7 @@ def decode_blocks(pieces: list[bytes], counts: list[int], schema: dict | None, p
     if len(got.starts) and not failed and (got.starts[1:] == got.ends[:-1]).all():
         payloads = Blobs(np.append(got.starts, got.ends[-1]), buf)
     else:
-        payloads = blobs([buf[a:b].tobytes() for a, b in zip(got.starts, got.ends)])
+        payloads = gather(got.starts, got.ends - got.starts, buf, np.arange(len(got.starts)))
     id_at = (got.values[:, _EVENT_ID] - got.starts).astype(np.int32)
     return Decoded(buf, got.values, got.lengths, payloads, piece, index.astype(np.int32), id_at, {}, failed)
 

@@ -17,9 +17,9 @@ from measurement.model.events import FIELD_INDEX, FIELDS, SCHEMA
 _TEXT, _LONG, _INT, _BOOLEAN, _TIME = range(5)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# RFC 3339 section 5.6, with the blank that its note allows for the T; the offset is mandatory.
+# RFC 3339 section 5.6; the offset is mandatory. No leap seconds: event time has none.
 _RFC3339 = re.compile(
-    r"(\d{4}-\d\d-\d\d)[Tt ](\d\d:\d\d:)(\d\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
+    r"(\d{4}-\d\d-\d\d)[Tt](\d\d:\d\d:[0-5]\d)(\.\d+)?([Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)", re.ASCII)
 
 
 def _kind(avro_type) -> int:
@@ -38,14 +38,13 @@ def micros(text: str) -> int | None:
     match = _RFC3339.fullmatch(text)
     if match is None:
         return None
-    date, minutes, seconds, fraction, offset = match.groups()
-    leap = seconds == "60"  # a leap second counts as the second after :59
+    date, time, fraction, offset = match.groups()
     try:
-        at = datetime.fromisoformat(f"{date}T{minutes}{'59' if leap else seconds}{offset.upper()}")
+        at = datetime.fromisoformat(f"{date}T{time}{offset.upper()}")
     except ValueError:
         return None
     part = int((fraction or ".0")[1:7].ljust(6, "0"))
-    return (at - _EPOCH) // _MICROSECOND + part + (1_000_000 if leap else 0)
+    return (at - _EPOCH) // _MICROSECOND + part
 
 
 class Columns:

@@ -24,7 +24,9 @@ from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAIT
 from measurement.state.ring import SLOTS, Buckets, Changes
 
 _VERSION = 1
-_CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("status", "u1"), ("verdict", "u1")])
+_CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1")])
+_NO_CHANGES = np.zeros(0, _CHANGE)
+_NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class JoinShard:
         self.entries = np.zeros(1024, ENTRY)
         self.count = 0
         self.table = empty(len(self.entries))
-        self.waiting: dict[int, Waiting] = {}
-        self._due: dict[int, list[int]] = defaultdict(list)  # hour of a waiting follow-up's time: entries
+        self.waiting: dict[int, tuple[EventBatch, int]] = {}  # entry: where its event stands, whole
+        self._due: dict[int, list[np.ndarray]] = defaultdict(list)  # hour of a waiting follow-up's time: entries
         self.labels: list[str] = []
         self._codes: dict[str, int] = {}
         self._log: dict[int, _Bucket] = defaultdict(_Bucket)
@@ -107,11 +109,11 @@ class JoinShard:
             rows, row_of, label_of, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
             self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, resolved, resolution)
         effects = Effects(delivery=self._harvest(LATE))
-        changes: dict[int, list] = defaultdict(list)
-        self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, changes)
+        changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects)
         self._tally(batch, outcomes, effects)
-        for i in np.flatnonzero(outcomes == kernel.ID_CONFLICT).tolist():
-            effects.rejects.append(("id_conflict", self._whole(batch, i)))
+        for outcome in (kernel.ID_CONFLICT, kernel.ORPHAN):
+            for i in np.flatnonzero(outcomes == outcome).tolist():
+                effects.rejects.append((kernel.OUTCOMES[outcome], _whole(batch, i)))
         ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
                                  & (outcomes >= kernel.INVALID))
         if len(ordered):
@@ -180,63 +182,70 @@ class JoinShard:
         return Deltas(keys, self.row_hours[rows], because, (local.reshape(codes.shape) - shift).astype(np.int32),
                       sums[at, lane], labels)
 
-    def _settle(self, batch, outcomes, at, resolved, resolution, effects, changes) -> None:
-        """Enters new waiting follow-ups and settles those that were decided, in the order in which it happened."""
+    def _settle(self, batch, outcomes, at, resolved, resolution, effects) -> list[np.ndarray]:
+        """Settles the waiting follow-ups that were decided and enters the new ones; the changes of status to log."""
+        changes = []
         starts = np.flatnonzero(outcomes == kernel.WAITS)
-        i = 0
-        for (entry, by), outcome in zip(resolved.tolist(), resolution.tolist()):
-            while i < len(starts) and starts[i] < by:
-                self._wait(int(at[starts[i]]), self._whole(batch, int(starts[i])))
-                i += 1
-            self._decide(entry, outcome, int(batch.rows["watermark"][by]), effects, changes)
-        for start in starts[i:].tolist():
-            self._wait(int(at[start]), self._whole(batch, start))
-        for i in np.flatnonzero(outcomes == kernel.ORPHAN).tolist():
-            effects.rejects.append(("orphan", self._whole(batch, i)))
+        for entry, by in resolved[resolution == kernel.ORPHAN].tolist():
+            started = starts[(at[starts] == entry) & (starts < by)]  # in this very batch, if the watermark leapt
+            event = (batch, int(started[-1])) if len(started) else self.waiting.pop(entry)
+            changes.append(self._orphan(_whole(*event), int(batch.rows["watermark"][by]), effects))
+        joined, by = resolved[resolution != kernel.ORPHAN].T
+        if len(joined):
+            entries = self.entries[joined]
+            self._tally_entries(entries, resolution[resolution != kernel.ORPHAN], batch.rows["watermark"][by], effects)
+            changes.append(_changes(entries))
+            for entry in joined.tolist():
+                self.waiting.pop(entry, None)
+        starts = starts[self.entries["status"][at[starts]] == WAITING]
+        if len(starts):
+            self._wait(at[starts], _some(batch, starts))
+        return changes
 
-    def _wait(self, entry: int, event: Waiting) -> None:
-        self.waiting[entry] = event
-        self._due[int(event.row["time"]) // e.MICROS_PER_HOUR].append(entry)
+    def _wait(self, entries: np.ndarray, events: EventBatch) -> None:
+        """Enters follow-ups that wait: ``entries`` and their events, whole."""
+        self.waiting.update(zip(entries.tolist(), ((events, i) for i in range(len(entries)))))
+        hours = events.rows["time"] // e.MICROS_PER_HOUR
+        for hour in np.unique(hours).tolist():
+            self._due[hour].append(entries[hours == hour])
 
-    def _decide(self, entry: int, outcome: int, watermark: int, effects: Effects, changes) -> None:
-        event = self.waiting.pop(entry)
-        if outcome == kernel.ORPHAN:
-            effects.rejects.append(("orphan", event))
-        effects.ledger[self._ledger_key(event, outcome, watermark)] += 1
-        self._note(event.row, STANDS if outcome != kernel.ORPHAN else FREE, changes)
-
-    def _note(self, row, status: int, changes, verdict: int | None = None) -> None:
-        verdict = int(row["verdict"]) if verdict is None else verdict
-        changes[self.buckets.of(int(row["time"]))].append((row["id_hi"], row["id_lo"], status, verdict))
-
-    def _ledger_key(self, event: Waiting, outcome: int, watermark: int) -> tuple:
+    def _orphan(self, event: Waiting, watermark: int, effects: Effects) -> np.ndarray:
+        """Rejects a follow-up whose wait is over; the change of status to log."""
+        effects.rejects.append(("orphan", event))
         hour = int(event.row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
-        return (hour, LATE if self._is_closed(hour, watermark) else ON_TIME, event.source,
-                e.EVENT_TYPES[event.row["type"]], kernel.OUTCOMES[outcome])
+        because = LATE if self._is_closed(hour, watermark) else ON_TIME
+        effects.ledger[hour, because, event.source, e.EVENT_TYPES[event.row["type"]], "orphan"] += 1
+        change = np.zeros(1, _CHANGE)
+        change["hi"], change["lo"], change["time"] = event.row["id_hi"], event.row["id_lo"], event.row["time"]
+        change["status"], change["verdict"] = FREE, event.row["verdict"]
+        return change
 
     def _is_closed(self, hour: int, watermark: int) -> bool:
         return watermark >= hour + e.MICROS_PER_HOUR + self.counting.allowed_lateness
-
-    def _whole(self, batch: EventBatch, i: int) -> Waiting:
-        row = batch.rows[i].copy()
-        schema = batch.labels[row["schema"]] if row["schema"] >= 0 else None
-        return Waiting(row, batch.payloads[i], batch.labels[row["source"]], batch.labels[row["file"]], schema)
 
     def _tally(self, batch: EventBatch, outcomes: np.ndarray, effects: Effects) -> None:
         """Ledger entries of the events decided at once; conversions that name an order are the order's to enter."""
         rows = batch.rows
         by_order = (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0) & (outcomes >= kernel.INVALID)
         at = np.flatnonzero((outcomes != kernel.WAITS) & ~by_order)
-        if not len(at):
+        self._count(rows["time"][at], rows["watermark"][at], rows["source"][at], rows["type"][at], outcomes[at],
+                    batch.labels, effects)
+
+    def _tally_entries(self, entries, outcomes, watermarks, effects: Effects) -> None:
+        """Ledger entries of remembered events."""
+        self._count(entries["time"], watermarks, entries["source"], entries["type"], outcomes, self.labels, effects)
+
+    def _count(self, times, watermarks, sources, types, outcomes, labels: list[str], effects: Effects) -> None:
+        if not len(times):
             return
-        hours = rows["time"][at] // e.MICROS_PER_HOUR
+        hours = times // e.MICROS_PER_HOUR
         first = hours.min()
-        late = rows["watermark"][at] >= (hours + 1) * e.MICROS_PER_HOUR + self.counting.allowed_lateness
-        packed = ((hours - first) * (len(batch.labels) + 1) + rows["source"][at]) << 9
-        packed += (late.astype(np.int64) << 8) + (rows["type"][at].astype(np.int64) << 4) + outcomes[at]
+        late = watermarks >= (hours + 1) * e.MICROS_PER_HOUR + self.counting.allowed_lateness
+        packed = ((hours - first) * (len(labels) + 1) + sources) << 9
+        packed += (late.astype(np.int64) << 8) + (types.astype(np.int64) << 4) + outcomes
         for group, n in zip(*(a.tolist() for a in np.unique(packed, return_counts=True))):
-            hour, source = divmod(group >> 9, len(batch.labels) + 1)
-            key = ((hour + int(first)) * e.MICROS_PER_HOUR, LATE if group >> 8 & 1 else ON_TIME, batch.labels[source],
+            hour, source = divmod(group >> 9, len(labels) + 1)
+            key = ((hour + int(first)) * e.MICROS_PER_HOUR, LATE if group >> 8 & 1 else ON_TIME, labels[source],
                    e.EVENT_TYPES[group >> 4 & 15], kernel.OUTCOMES[group & 15])
             effects.ledger[key] += n
 
@@ -252,21 +261,19 @@ class JoinShard:
     def advance(self, watermark: int) -> Effects:
         """Rejects the follow-ups whose wait is over and forgets what can no longer be asked for."""
         self.watermark = max(self.watermark, watermark)
-        effects, changes = Effects(), defaultdict(list)
+        effects, changes = Effects(), []
         for hour in sorted(h for h in self._due if h * e.MICROS_PER_HOUR + self.counting.join_horizon <= watermark):
-            kept = []
-            for entry in self._due.pop(hour):
-                event = self.waiting.get(entry)
-                if event is None or int(event.row["time"]) // e.MICROS_PER_HOUR != hour:
-                    continue  # decided meanwhile
-                due = int(event.row["time"]) + self.counting.join_horizon
-                if due > watermark:
-                    kept.append(entry)
-                    continue
+            entries = np.unique(np.concatenate(self._due.pop(hour)))
+            there = self.entries[entries]
+            # Entries that were decided meanwhile, and perhaps used again, are not this hour's any more.
+            entries = entries[(there["status"] == WAITING) & (there["time"] // e.MICROS_PER_HOUR == hour)]
+            over = self.entries["time"][entries] + self.counting.join_horizon <= watermark
+            if not over.all():
+                self._due[hour].append(entries[~over])
+            for entry in entries[over].tolist():
                 self.entries["status"][entry] = FREE
-                self._decide(entry, kernel.ORPHAN, due, effects, changes)
-            if kept:
-                self._due[hour] = kept
+                event = _whole(*self.waiting.pop(entry))
+                changes.append(self._orphan(event, int(event.row["time"]) + self.counting.join_horizon, effects))
         self._log_changes(changes)
         first = self.buckets.first_kept(watermark)
         if any(bucket < first for bucket in self._log):
@@ -297,10 +304,8 @@ class JoinShard:
             key = hour, because, self.labels[it["source"]], e.EVENT_TYPES[it["type"]]
             effects.ledger[*key, kernel.OUTCOMES[old]] -= 1
             effects.ledger[*key, kernel.OUTCOMES[new]] += 1
-        changes = defaultdict(list)
         at = _find(self.table, self.entries, np.uint64(hi), np.uint64(lo))
-        self._note(self.entries[at], int(self.entries["status"][at]), changes, verdict)
-        self._log_changes(changes)
+        self._log_changes([_changes(self.entries[at : at + 1])])
         return effects
 
     # -- log ------------------------------------------------------------------------------------------------------
@@ -310,27 +315,36 @@ class JoinShard:
         changes, self._changes = self._changes, Changes()
         return changes
 
-    def _log_runs(self, batch, outcomes, at, first_new_row, changes) -> None:
+    def _log_runs(self, batch, outcomes, at, first_new_row, changes: list[np.ndarray]) -> None:
         """One run for each bucket of event time that the batch added to."""
         new = np.flatnonzero(at >= 0)
         buckets = self.buckets.of(batch.rows["time"][new])
         new_rows = np.arange(first_new_row, self.row_keys.rows)
         row_buckets = self.buckets.of(self.row_hours[new_rows])
-        for bucket in sorted({*np.unique(buckets).tolist(), *np.unique(row_buckets).tolist(), *changes}):
+        noted = self._by_bucket(changes)
+        for bucket in sorted({*np.unique(buckets).tolist(), *np.unique(row_buckets).tolist(), *noted}):
             log = self._log[bucket]
             rows = new_rows[row_buckets == bucket]
             self.row_local[rows] = np.arange(log.rows, log.rows + len(rows))
             log.rows += len(rows)
             mine = new[buckets == bucket]
-            waits = mine[outcomes[mine] == kernel.WAITS]
-            waiting = [self.waiting[a] for a in at[waits].tolist() if a in self.waiting]
-            self._changes.append(bucket, self._run(bucket, at[mine], rows, waiting, changes.get(bucket, [])))
+            waits = mine[(outcomes[mine] == kernel.WAITS) & (self.entries["status"][at[mine]] == WAITING)]
+            run = self._run(bucket, at[mine], rows, _some(batch, waits), noted.get(bucket, _NO_CHANGES))
+            self._changes.append(bucket, run)
 
-    def _log_changes(self, changes) -> None:
-        for bucket, noted in changes.items():
-            self._changes.append(bucket, self._run(bucket, np.empty(0, np.int32), np.empty(0, np.int64), [], noted))
+    def _log_changes(self, changes: list[np.ndarray]) -> None:
+        for bucket, noted in self._by_bucket(changes).items():
+            run = self._run(bucket, np.empty(0, np.int32), np.empty(0, np.int64), _NO_EVENTS, noted)
+            self._changes.append(bucket, run)
 
-    def _run(self, bucket: int, at: np.ndarray, rows: np.ndarray, waiting: list[Waiting], changes: list) -> bytes:
+    def _by_bucket(self, changes: list[np.ndarray]) -> dict[int, np.ndarray]:
+        if not changes:
+            return {}
+        all_ = np.concatenate(changes)
+        buckets = self.buckets.of(all_["time"])
+        return {bucket: all_[buckets == bucket] for bucket in np.unique(buckets).tolist()}
+
+    def _run(self, bucket: int, at: np.ndarray, rows: np.ndarray, waiting: EventBatch, changes: np.ndarray) -> bytes:
         """New entries, new delivery rows, waiting events and changes of status, in terms of the bucket's own numbers."""
         log = self._log[bucket]
         known = len(log.labels)
@@ -342,8 +356,8 @@ class JoinShard:
         labels = list(log.labels)[known:]
         return pack(_VERSION, (
             np.int64(bucket).tobytes(), orjson.dumps(labels), self.row_keys.hi[rows].tobytes(), self.row_keys.lo[rows].tobytes(),
-            self.row_hours[rows].tobytes(), codes.tobytes(), entries.tobytes(), _waiting_batch(waiting).encode(),
-            np.array(changes, _CHANGE).tobytes(),
+            self.row_hours[rows].tobytes(), codes.tobytes(), entries.tobytes(), waiting.encode(),
+            changes.tobytes(),
         ))
 
     def _local(self, log: _Bucket, codes: np.ndarray) -> np.ndarray:
@@ -355,7 +369,7 @@ class JoinShard:
     def restore(self, runs) -> None:
         """Rebuilds the machine from its log: the runs of every slot, each slot's in the order of writing."""
         self._reset()
-        waiting: dict[tuple[int, int], Waiting] = {}
+        waiting: dict[tuple[int, int], tuple[EventBatch, int]] = {}
         shelves: dict[int, tuple[list, Keys, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
         for run in runs:
             bucket, labels, hi, lo, hours, codes, entries, waits, noted = unpack(_VERSION, run)
@@ -380,9 +394,8 @@ class JoinShard:
             kept["status"][at], kept["verdict"][at] = noted["status"], noted["verdict"]
             shelves[bucket] = rows, ids, kept
             waits = EventBatch.decode(bytes(waits))
-            for i in range(len(waits.rows)):
-                event = self._whole(waits, i)
-                waiting[int(event.row["id_hi"]), int(event.row["id_lo"])] = event
+            ids = zip(waits.rows["id_hi"].tolist(), waits.rows["id_lo"].tolist())
+            waiting.update((identity, (waits, i)) for i, identity in enumerate(ids))
         entries = [kept[: ids.rows] for _, ids, kept in shelves.values()]
         self._rebuild(np.concatenate(entries) if entries else np.zeros(0, ENTRY), waiting)
 
@@ -396,7 +409,7 @@ class JoinShard:
         log.rows += len(found)
         return found.tolist()
 
-    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int], Waiting]) -> None:
+    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int], tuple[EventBatch, int]]) -> None:
         """Takes entries (of any status) for all that is remembered; chains and table are made anew."""
         entries = entries[(entries["status"] == WAITING) | (entries["status"] == STANDS)]
         room = 2 * len(entries) + 1024
@@ -405,8 +418,10 @@ class JoinShard:
         self.table = empty(room)
         self.count = kernel.relink(self.table, self.entries, len(entries))
         self.waiting, self._due = {}, defaultdict(list)
-        for at in np.flatnonzero(entries["status"] == WAITING).tolist():
-            self._wait(at, waiting[int(entries["id_hi"][at]), int(entries["id_lo"][at])])
+        at = np.flatnonzero(entries["status"] == WAITING)
+        if len(at):
+            ids = zip(entries["id_hi"][at].tolist(), entries["id_lo"][at].tolist())
+            self._wait(at.astype(np.int32), _gathered([waiting[identity] for identity in ids]))
 
     def _forget(self, first: int) -> None:
         """Drops every bucket before ``first``: entries, delivery rows and labels that nothing names any more."""
@@ -433,7 +448,7 @@ class JoinShard:
         all_codes = np.zeros((room, codes.shape[1]), np.int32)
         hours[: len(rows)], local[: len(rows)], all_codes[: len(rows)] = self.row_hours[rows], self.row_local[rows], codes
         self._set_rows(keys, hours, all_codes, local)
-        waiting = {(int(w.row["id_hi"]), int(w.row["id_lo"])): w for w in self.waiting.values()}
+        waiting = {(int(b.rows["id_hi"][i]), int(b.rows["id_lo"][i])): (b, i) for b, i in self.waiting.values()}
         self._rebuild(entries, waiting)
         slots = {bucket % SLOTS for bucket in expired}
         for bucket in [b for b in self._log if b % SLOTS in slots]:
@@ -447,8 +462,8 @@ class JoinShard:
         log.rows = len(rows)
         entries = self.entries[: self.count]
         at = np.flatnonzero((self.buckets.of(entries["time"]) == bucket) & (entries["status"] != PLACEHOLDER)).astype(np.int32)
-        waits = [self.waiting[i] for i in at.tolist() if i in self.waiting]
-        self._changes.append(bucket, self._run(bucket, at, rows, waits, []))
+        waits = _gathered([self.waiting[i] for i in at.tolist() if i in self.waiting])
+        self._changes.append(bucket, self._run(bucket, at, rows, waits, _NO_CHANGES))
 
     def state_bytes(self) -> dict[str, float]:
         """Bytes of memory for each remembered identity: what deduplication needs, and what the join needs besides."""
@@ -461,16 +476,42 @@ class JoinShard:
         }
 
 
-def _waiting_batch(waiting: list[Waiting]) -> EventBatch:
+def _whole(batch: EventBatch, i: int) -> Waiting:
+    row = batch.rows[i].copy()
+    schema = batch.labels[row["schema"]] if row["schema"] >= 0 else None
+    return Waiting(row, batch.payloads[i], batch.labels[row["source"]], batch.labels[row["file"]], schema)
+
+
+def _some(batch: EventBatch, at: np.ndarray) -> EventBatch:
+    """The follow-ups at ``at``, copied, with the labels that they name and no others."""
+    if not len(at):
+        return _NO_EVENTS
+    rows = batch.rows[at]
+    columns = ("source", "file", "schema")
+    used, local = np.unique(np.stack([rows[c] for c in columns]), return_inverse=True)
+    shift = int(used[0] == -1)
+    for column, codes in zip(columns, local.reshape(len(columns), -1)):
+        rows[column] = codes - shift
+    return EventBatch(rows, _NO_EVENTS.dims, batch.payloads.take(at), [batch.labels[c] for c in used[shift:].tolist()])
+
+
+def _gathered(events: list[tuple[EventBatch, int]]) -> EventBatch:
+    """Events of several batches as one."""
     labels: dict[str, int] = {}
+    rows = np.array([batch.rows[i] for batch, i in events], ROW)
+    for row, (batch, i) in zip(rows, events):
+        for column in ("source", "file", "schema"):
+            if row[column] >= 0:
+                row[column] = labels.setdefault(batch.labels[row[column]], len(labels))
+    return EventBatch(rows, _NO_EVENTS.dims, blobs([batch.payloads[i] for batch, i in events]), list(labels))
 
-    def code(text):
-        return -1 if text is None else labels.setdefault(text, len(labels))
 
-    rows = np.array([w.row for w in waiting], ROW) if waiting else np.zeros(0, ROW)
-    for i, w in enumerate(waiting):
-        rows["source"][i], rows["file"][i], rows["schema"][i] = code(w.source), code(w.file), code(w.schema)
-    return EventBatch(rows, np.zeros(0, DIMS), blobs([w.payload for w in waiting]), list(labels))
+def _changes(entries: np.ndarray) -> np.ndarray:
+    """The status and verdict of entries, as a log tells them."""
+    changes = np.zeros(len(entries), _CHANGE)
+    changes["hi"], changes["lo"], changes["time"] = entries["id_hi"], entries["id_lo"], entries["time"]
+    changes["status"], changes["verdict"] = entries["status"], entries["verdict"]
+    return changes
 
 
 @njit(cache=True, nogil=True)

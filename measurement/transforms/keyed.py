@@ -62,6 +62,7 @@ class KeyedMachine(beam.DoFn):
 
     TOKEN = ReadModifyWriteStateSpec("token", BytesCoder())
     DUE = TimerSpec("due", TimeDomain.WATERMARK)
+    END = TimerSpec("end", TimeDomain.WATERMARK)
     FLUSH = TimerSpec("flush", TimeDomain.REAL_TIME)
     # Slot SLOTS is for what has no event time.
     LOG0, LOG1, LOG2, LOG3, LOG4, LOG5, LOG6, LOG7, LOG8, LOG9, LOG10, LOG11, LOG12 = (_bag(s) for s in range(SLOTS + 1))
@@ -85,7 +86,7 @@ class KeyedMachine(beam.DoFn):
 
     def process(
         self, element, token=beam.DoFn.StateParam(TOKEN), due=beam.DoFn.TimerParam(DUE),
-        flush=beam.DoFn.TimerParam(FLUSH),
+        end=beam.DoFn.TimerParam(END), flush=beam.DoFn.TimerParam(FLUSH),
         l0=beam.DoFn.StateParam(LOG0), l1=beam.DoFn.StateParam(LOG1), l2=beam.DoFn.StateParam(LOG2),
         l3=beam.DoFn.StateParam(LOG3), l4=beam.DoFn.StateParam(LOG4), l5=beam.DoFn.StateParam(LOG5),
         l6=beam.DoFn.StateParam(LOG6), l7=beam.DoFn.StateParam(LOG7), l8=beam.DoFn.StateParam(LOG8),
@@ -94,6 +95,7 @@ class KeyedMachine(beam.DoFn):
     ):
         key, batch = element
         log = l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12
+        end.set(Timestamp(micros=_END_OF_TIME))
         yield from self._call(key, token, due, flush, log, lambda machine: self.absorb(key, machine, batch))
 
     @on_timer(DUE)
@@ -107,8 +109,21 @@ class KeyedMachine(beam.DoFn):
         l12=beam.DoFn.StateParam(LOG12),
     ):
         log = l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12
-        watermark = END_OF_STREAM if fired.micros >= _END_OF_TIME - _MILLISECOND else fired.micros
-        yield from self._call(key, token, due, flush, log, lambda machine: self.advance(key, machine, watermark))
+        yield from self._call(key, token, due, flush, log, lambda machine: self.advance(key, machine, fired.micros))
+
+    @on_timer(END)
+    def on_end(
+        self, key=beam.DoFn.KeyParam,
+        token=beam.DoFn.StateParam(TOKEN), due=beam.DoFn.TimerParam(DUE), flush=beam.DoFn.TimerParam(FLUSH),
+        l0=beam.DoFn.StateParam(LOG0), l1=beam.DoFn.StateParam(LOG1), l2=beam.DoFn.StateParam(LOG2),
+        l3=beam.DoFn.StateParam(LOG3), l4=beam.DoFn.StateParam(LOG4), l5=beam.DoFn.StateParam(LOG5),
+        l6=beam.DoFn.StateParam(LOG6), l7=beam.DoFn.StateParam(LOG7), l8=beam.DoFn.StateParam(LOG8),
+        l9=beam.DoFn.StateParam(LOG9), l10=beam.DoFn.StateParam(LOG10), l11=beam.DoFn.StateParam(LOG11),
+        l12=beam.DoFn.StateParam(LOG12),
+    ):
+        # All that was due one time after the other is due at once when a stream ends.
+        log = l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12
+        yield from self._call(key, token, due, flush, log, lambda machine: self.advance(key, machine, END_OF_STREAM))
 
     @on_timer(FLUSH)
     def on_flush(self, key=beam.DoFn.KeyParam, token=beam.DoFn.StateParam(TOKEN)):
@@ -136,13 +151,16 @@ class KeyedMachine(beam.DoFn):
             log[slot].add(run)
         self._keep(place, token, machine)
         next_due = machine.next_due()
-        if self.flush_after is not None and machine.dirty:
-            flush.set(Timestamp.now() + self.flush_after)
-            if next_due is None:
-                next_due = END_OF_STREAM  # an engine that drains does not wait for timers of the wall clock
-        if next_due is not None:
+        if next_due is None:
+            due.clear()
+        else:
             # Timers know milliseconds: rounded up, so that the watermark has passed the time when one fires.
             due.set(Timestamp(micros=min(-(-next_due // _MILLISECOND) * _MILLISECOND, _END_OF_TIME)))
+        if self.flush_after is not None:
+            if machine.dirty:
+                flush.set(Timestamp.now() + self.flush_after)
+            else:
+                flush.clear()  # Prism, which drains no faster than its wall-clock timers, fires a cleared one at once
 
     def _keep(self, place: tuple, token, machine) -> None:
         written = os.urandom(16)
