@@ -105,15 +105,19 @@ def frames(path: Path, events: int, first: int, start: int = 0) -> Iterator[tupl
         raise UnreadableInput(f"{path}: {error.strerror or error}") from error
 
 
-def verify(path: Path) -> None:
-    """Reads a file's frame from end to end without its events: UnreadableInput if it is truncated or no container."""
+def verify(path: Path) -> WriterSchema | None:
+    """Reads a file's frame from end to end, not its events; the writer's schema of an Avro container.
+
+    UnreadableInput if it is unreadable, truncated or no container.
+    """
     if not path.name.endswith(SUFFIXES):
         raise UnreadableInput(f"{path}: not an input file; names end in {', '.join(SUFFIXES)}")
-    if path.name.endswith(".jsonl"):
-        next(frames(path, 1, 1), None)
-        return
-    for _ in frames(path, 1 << 16, 1 << 16):
-        pass
+    schema = None
+    for frame, _ in frames(path, 1 << 16, 1):
+        schema = frame.schema
+        if path.name.endswith(".jsonl"):
+            break  # lines have no frame that could be cut
+    return schema
 
 
 def _json_pieces(file, path, start):

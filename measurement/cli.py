@@ -1,0 +1,195 @@
+"""The console command. Exit 0 on success, 1 when the thing checked does not hold, 2 on wrong use or an error."""
+
+import dataclasses
+import json
+import sys
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Counts advertising so well that money can be billed on it.")
+
+_Out = Annotated[Path, typer.Option(help="The directory of a local run, with warehouse.duckdb.", file_okay=False)]
+
+
+class Failure(Exception):
+    """Ends the command with one line on standard error and exit code 2."""
+
+
+class Profile(StrEnum):
+    local = "local"
+
+
+def main() -> None:
+    try:
+        code = app(standalone_mode=False)
+    except typer.TyperException as error:
+        code = _fail(error.format_message())
+    except Failure as error:
+        code = _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        code = _fail("stopped")
+    except BrokenPipeError:
+        code = 1
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str) -> int:
+    print(f"measurement: {' '.join(message.split())}", file=sys.stderr)
+    return 2
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def run(
+    context: typer.Context,
+    out: _Out,
+    input: Annotated[list[str], typer.Option(help="A file, a directory or a glob of .avro or .jsonl files, also .gz; repeatable.")],
+    profile: Annotated[Profile, typer.Option(help="Where to run.")] = Profile.local,
+    policy: Annotated[Path | None, typer.Option(help="The policy file (YAML).")] = None,
+    engine: Annotated[str, typer.Option(help="prism, or any Beam runner, its own flags after `--`.")] = "prism",
+) -> None:
+    """Stream the input through the job; ends when it is drained and all hours are closed."""
+    from measurement.local.run import Run
+
+    _execute(Run(out, input, policy, engine, list(context.args)))
+
+
+@app.command()
+def replay(
+    out: _Out,
+    reason: Annotated[list[str] | None, typer.Option(help="Only rejects of this reason; repeatable.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The policy file (YAML) to count by.")] = None,
+    profile: Annotated[Profile, typer.Option(help="Where to run.")] = Profile.local,
+) -> None:
+    """Bring rejects, after a fix, back through the job; nothing is counted twice."""
+    from measurement.local import replay as replays
+    from measurement.local.run import Run
+    from measurement.local.warehouse import WarehouseError
+    from measurement.model.events import REJECTED
+
+    if unknown := set(reason or ()) - REJECTED:
+        raise Failure(f"--reason {sorted(unknown)[0]}: not one of {', '.join(sorted(REJECTED))}")
+    try:
+        prepared = replays.prepare(_warehouse(out), reason or [])
+    except WarehouseError as error:
+        raise Failure(str(error)) from error
+    if prepared is None:
+        print("no rejects to replay")
+        return
+    path, events = prepared
+    print(f"replaying {events:,} rejects")
+    try:
+        _execute(Run(out, [], policy, again=True, replays=[path]))
+    except BaseException:
+        path.unlink()  # what did not come through is no input of later runs
+        raise
+
+
+def _execute(what) -> None:
+    from measurement.local import summary
+    from measurement.local.run import RunError
+    from measurement.local.run import run as execute
+
+    with summary.display() as show:
+        try:
+            execute(what, show.progress, show.say)
+        except RunError as error:
+            raise Failure(str(error)) from error
+    summary.show(_warehouse(what.out), show.last)
+
+
+@app.command()
+def simulate(
+    events: Annotated[int, typer.Option(help="Events in the log, resends and broken ones included.")],
+    out: Annotated[Path, typer.Option(help="Where events*.avro and truth.json go.", file_okay=False)],
+    seed: Annotated[int, typer.Option(help="Same seed and flags, same bytes.")] = 0,
+    start: Annotated[datetime, typer.Option(help="The log's first hour, UTC.", formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])] = datetime(2026, 3, 2),
+    hours: Annotated[int, typer.Option(help="Hours that the log spans.")] = 24,
+    files: Annotated[int, typer.Option(help="At most so many files.")] = 3,
+    jitter_seconds: Annotated[float | None, typer.Option(help="Disorder of arrival.")] = None,
+    late_rate: Annotated[float | None, typer.Option(help="Mobile events that come hours late.")] = None,
+    resend_rate: Annotated[float | None, typer.Option(help="Events sent again.")] = None,
+    conflict_rate: Annotated[float | None, typer.Option(help="Ids sent again with other content.")] = None,
+    orphan_rate: Annotated[float | None, typer.Option(help="Follow-ups whose impression never comes.")] = None,
+    robot_rate: Annotated[float | None, typer.Option(help="Impressions of declared robots.")] = None,
+    order_repeat_rate: Annotated[float | None, typer.Option(help="Orders reported twice.")] = None,
+    missing_rate: Annotated[float | None, typer.Option(help="Events without a required field.")] = None,
+    unknown_type_rate: Annotated[float | None, typer.Option(help="Events of unknown type.")] = None,
+    bad_value_rate: Annotated[float | None, typer.Option(help="Events with a bad value.")] = None,
+    future_rate: Annotated[float | None, typer.Option(help="Events ahead of their receipt.")] = None,
+    too_late_rate: Annotated[float | None, typer.Option(help="Events older than the dedup horizon.")] = None,
+    undecodable_rate: Annotated[float | None, typer.Option(help="Datums that are none.")] = None,
+) -> None:
+    """Write a realistic event log and its truth; each kind of trouble is turned off with 0, or up."""
+    given = {k: v for k, v in locals().items() if v is not None and k != "out"}
+    from measurement.simulate import SimulateOptions
+    from measurement.simulate import simulate as write
+
+    try:
+        done = write(SimulateOptions(**{**given, "start": start.replace(tzinfo=UTC)}), out, overwrite=True)
+    except ValueError as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        raise Failure(f"--out {out}: {error.strerror or error}") from error
+    print(f"{done.events:,} events ({done.bytes / 1e6:,.0f} MB) in {len(done.files)} files, "
+          f"{done.delivery_rows:,} delivery rows expected: {done.truth}")
+
+
+@app.command()
+def reconcile(out: _Out, profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
+    """Balance the ledger, hour by hour; exit 1 if it does not."""
+    from measurement.local import summary
+    from measurement.local.reconcile import reconcile as compare
+
+    result = _reading(compare, out)
+    summary.show_reconciled(result)
+    raise typer.Exit(0 if result.holds else 1)
+
+
+@app.command()
+def status(out: _Out, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+           profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
+    """What the tables hold and how the last run is doing; exit 1 if it failed or does not balance."""
+    from measurement.local import summary
+    from measurement.local.status import status as look
+
+    found = _reading(look, out)
+    if json_:
+        print(json.dumps(dataclasses.asdict(found) | {"healthy": found.healthy}, default=str))
+    else:
+        summary.show_status(found)
+    raise typer.Exit(0 if found.healthy else 1)
+
+
+@app.command()
+def head(out: _Out, rows: Annotated[int, typer.Option(help="So many of the latest rows.", min=1, max=1000)] = 10,
+         profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
+    """Print the first delivery rows."""
+    from measurement.local import summary
+
+    _reading(lambda warehouse: summary.show_head(warehouse, rows), out)
+
+
+def _warehouse(out: Path):
+    from measurement.local.warehouse import Warehouse
+
+    return Warehouse(out)
+
+
+def _reading(act, out: Path):
+    from measurement.local.warehouse import WarehouseError
+
+    try:
+        return act(_warehouse(out))
+    except WarehouseError as error:
+        raise Failure(str(error)) from error
+    except OSError as error:
+        raise Failure(f"{error.filename or out}: {error.strerror}") from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,178 @@
+"""`measurement run --profile local`: the job in a process of its own, the warehouse's one writer in this one."""
+
+import contextlib
+import fcntl
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from measurement.io.files import InputFile
+from measurement.io.watermark import END
+from measurement.local import inputs
+from measurement.local.inputs import Source
+from measurement.local.job import Job
+from measurement.local.prism import PrismMissing, ensure_prism, prism_options
+from measurement.local.warehouse import Warehouse, WarehouseError
+from measurement.model import policy
+from measurement.model.revisions import tick
+from measurement.rules.robots import LIST_VERSION
+
+_TAKE_SECONDS = 1.0  # at most so old is what readers of a running job's warehouse see
+_STOP_SECONDS = 30.0
+
+
+class RunError(Exception):
+    """A run that cannot begin or did not come through; the message is one line."""
+
+
+@dataclass
+class Progress:
+    """How far a run is: events read, events that the join has taken, rejects at the source, watermark (µs)."""
+
+    events: int = 0
+    taken: int = 0
+    rejected: int = 0
+    watermark: int | None = None
+    seconds: float = 0.0
+
+
+@dataclass
+class Run:
+    """What is to be run into ``out``: input patterns, policy file, runner and its flags; ``replays`` are rejects' files."""
+
+    out: Path
+    patterns: list[str]
+    policy: Path | None = None
+    engine: str = "prism"
+    flags: list[str] = field(default_factory=list)
+    again: bool = False  # the files of the last run instead of patterns
+    replays: list[Path] = field(default_factory=list)
+
+
+def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> int:
+    """Runs to the end of the input; the generation. RunError with one line where that cannot be."""
+    try:
+        rules = policy.load(what.policy) if what.policy else policy.Policy()
+        flags = engine_flags(what.engine, what.flags, say)
+        what.out.mkdir(parents=True, exist_ok=True)
+        with _alone(what.out):
+            return _run(what, rules, flags, tell)
+    except (inputs.BadInputs, policy.PolicyError, PrismMissing, WarehouseError) as error:
+        raise RunError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{error.filename or what.out}: {error.strerror}") from error
+
+
+def engine_flags(engine: str, flags: list[str], say: Callable[[str], None]) -> list[str]:
+    """Beam's flags for the runner; the user's own come last and win, but for what exactness needs."""
+    if engine.lower().removesuffix("runner") == "prism":
+        return [*prism_options(ensure_prism(say)), *flags]
+    name = engine if engine.endswith("Runner") else f"{engine.capitalize()}Runner"
+    return [f"--runner={name}", "--streaming", *flags]
+
+
+def _run(what: Run, rules: policy.Policy, flags: list[str], tell) -> int:
+    warehouse = Warehouse(what.out)
+    began = time.time_ns() // 1_000
+    earlier = warehouse.inputs()
+    if what.again:
+        files = [Path(s.path) for s in earlier if not s.replay]
+        if missing := next((f for f in files if not f.is_file()), None):
+            raise RunError(f"{missing}: an input of --out {what.out}, is not there any more")
+    else:
+        files = inputs.find(what.patterns)
+    schemas = inputs.check(files)
+    sources = inputs.match(files, [s for s in earlier if not s.replay], began)
+    sources += [s for s in earlier if s.replay]
+    sources += [_replay_source(path, began) for path in what.replays]
+    generation = warehouse.begin(sources, schemas, rules.rule_version(LIST_VERSION), began)
+    spool = what.out / ".spool"
+    shutil.rmtree(spool, ignore_errors=True)
+    spool.mkdir()
+    job = Job(
+        run=f"{generation}-{uuid.uuid4().hex[:8]}", generation=generation, began=began,
+        files=[asdict(InputFile(s.path, s.name, s.clock, s.replay)) for s in sources],
+        policy=str(what.policy.resolve()) if what.policy else None, spool=str(spool.resolve()), flags=flags)
+    state = "failed"
+    try:
+        _stream(job, what.out / "run.log", warehouse, spool, tell)
+        state = "complete"
+    finally:
+        with contextlib.suppress(WarehouseError) if state == "failed" else contextlib.nullcontext():
+            ended = time.time_ns() // 1_000
+            warehouse.finish(generation, state, ended, tick(ended, began))
+        shutil.rmtree(spool, ignore_errors=True)
+    return generation
+
+
+def _replay_source(path: Path, clock: int) -> Source:
+    return Source(path.name.partition(".")[0], str(path.resolve()), path.stat().st_size, "", clock, replay=True)
+
+
+def _stream(job: Job, log: Path, warehouse: Warehouse, spool: Path, tell) -> None:
+    """Starts the job's process, takes what it spools while it runs, and the rest at its end."""
+    with log.open("w") as errors:
+        process = subprocess.Popen([sys.executable, "-m", "measurement.local.job"], stdin=subprocess.PIPE,
+                                   stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+    try:
+        with process.stdin:
+            json.dump(asdict(job), process.stdin)
+        last = _follow(process, job.generation, warehouse, spool, tell)
+        process.wait()
+        if process.returncode or last.get("state") != "DONE":
+            raise RunError(f"the job failed: {last.get('error') or last.get('state') or 'it ended'} (see {log})")
+        warehouse.take(spool, job.generation, None)
+    finally:
+        _stop(process)
+
+
+def _follow(process, generation: int, warehouse: Warehouse, spool: Path, tell) -> dict:
+    """Reads what the job says until it ends, taking the spool meanwhile; the last thing it said."""
+    began = taken_at = time.monotonic()
+    last: dict = {}
+    progress = Progress()
+    for line in process.stdout:
+        last = json.loads(line)
+        if "events" in last:
+            watermark = last["watermark"]
+            progress = Progress(last["events"], last.get("taken", last["events"]), last["rejected"],
+                                None if watermark == END else watermark, time.monotonic() - began)
+            tell(progress)
+        if time.monotonic() - taken_at >= _TAKE_SECONDS:
+            watermark = progress.watermark if progress.watermark is not None and progress.watermark > 0 else None
+            warehouse.take(spool, generation, watermark)
+            taken_at = time.monotonic()
+    return last
+
+
+def _stop(process: subprocess.Popen) -> None:
+    """Ends the job's process and, with it, its engine."""
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(_STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            pass
+    # The group's other members (the engine, if its parent was killed) end with it; it is empty as a rule.
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Only one run at a time may write into ``out``."""
+    with (out / ".run.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RunError(f"--out {out}: another run is writing there") from None
+        yield

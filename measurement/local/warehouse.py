@@ -1,0 +1,229 @@
+"""The local warehouse: one DuckDB file with the public tables and views, and what the runs that made it were.
+
+DuckDB lets one process write, and nobody else read meanwhile. So nobody keeps it open: the writer opens it, commits what
+has come and lets go; readers do the same. A lock file makes them wait for each other instead of failing.
+
+The first generation's rows appear as they come. A later generation starts without the state of the one before and must
+not show a row before it has rebuilt it (contract section 3): its rows are kept apart (schema ``staged``) until the run is
+whole, and then what differs is published in one transaction.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import duckdb
+import pyarrow as pa
+
+from measurement.io import spool
+from measurement.local.inputs import Source
+from measurement.model.revisions import revision
+from measurement.model.tables import DUCKDB, REJECTS, TABLES, TOTALS, Table
+
+RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
+
+_JOB_TABLES = """
+CREATE SCHEMA IF NOT EXISTS job;
+CREATE TABLE IF NOT EXISTS job.runs (
+    generation BIGINT PRIMARY KEY, began TIMESTAMPTZ NOT NULL, ended TIMESTAMPTZ, state VARCHAR NOT NULL,
+    rule_version VARCHAR NOT NULL, watermark TIMESTAMPTZ);
+CREATE TABLE IF NOT EXISTS job.inputs (
+    generation BIGINT NOT NULL, name VARCHAR NOT NULL, path VARCHAR NOT NULL, size BIGINT NOT NULL,
+    sha256 VARCHAR NOT NULL, clock BIGINT NOT NULL, replay BOOLEAN NOT NULL);
+CREATE TABLE IF NOT EXISTS job.spooled (file VARCHAR PRIMARY KEY);
+CREATE TABLE IF NOT EXISTS job.schemas (schema_id VARCHAR PRIMARY KEY, text VARCHAR NOT NULL);
+"""
+
+
+class WarehouseError(Exception):
+    """The warehouse cannot be read or written; the message is one line."""
+
+
+class Warehouse:
+    """OUT/warehouse.duckdb."""
+
+    def __init__(self, out: Path):
+        self.out = out
+        self.path = out / "warehouse.duckdb"
+
+    @contextmanager
+    def write(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A connection in a transaction that is committed at the end, or rolled back by an exception."""
+        with self._locked(fcntl.LOCK_EX), self._connected(read_only=False) as connection:
+            connection.begin()
+            try:
+                yield connection
+            except BaseException:
+                connection.rollback()
+                raise
+            connection.commit()
+
+    @contextmanager
+    def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
+        """A read-only connection; WarehouseError if there is no warehouse."""
+        if not self.path.is_file():
+            raise WarehouseError(f"--out {self.out}: no warehouse.duckdb there; `measurement run` makes one")
+        with self._locked(fcntl.LOCK_SH), self._connected(read_only=True) as connection:
+            yield connection
+
+    @contextmanager
+    def _locked(self, kind: int):
+        with (self.out / ".warehouse.lock").open("a") as lock:
+            fcntl.flock(lock, kind)
+            yield
+
+    @contextmanager
+    def _connected(self, read_only: bool):
+        try:
+            connection = duckdb.connect(str(self.path), read_only=read_only)
+            connection.execute("SET TimeZone = 'UTC'")
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.path}: {_one_line(error)}") from error
+        try:
+            yield connection
+        except duckdb.Error as error:
+            raise WarehouseError(f"{self.path}: {_one_line(error)}") from error
+        finally:
+            connection.close()
+
+    # -- runs -----------------------------------------------------------------------------------------------------
+
+    def begin(self, inputs: list[Source], schemas: dict[str, str], rule_version: str, began: int) -> int:
+        """Notes a new run as begun; its generation. What an unfinished one left staged is dropped."""
+        with self.write() as db:
+            db.execute(_JOB_TABLES)
+            for table in TABLES.values():
+                db.execute(create_table(table, table.name))
+                db.execute(create_latest(table))
+            generation = db.execute("SELECT coalesce(max(generation), 0) + 1 FROM job.runs").fetchone()[0]
+            db.execute("UPDATE job.runs SET state = 'failed' WHERE state = 'running'")
+            db.execute("INSERT INTO job.runs VALUES (?, make_timestamptz(?), NULL, 'running', ?, NULL)",
+                       [generation, began, rule_version])
+            db.executemany("INSERT INTO job.inputs VALUES (?, ?, ?, ?, ?, ?, ?)",
+                           [[generation, s.name, s.path, s.size, s.sha256, s.clock, s.replay] for s in inputs])
+            for schema_id, text in schemas.items():
+                db.execute("INSERT OR IGNORE INTO job.schemas VALUES (?, ?)", [schema_id, text])
+            db.execute("DROP SCHEMA IF EXISTS staged CASCADE")
+            db.execute("DELETE FROM job.spooled")
+            if generation > 1:
+                db.execute("CREATE SCHEMA staged")
+                for table in TABLES.values():
+                    db.execute(create_table(table, f"staged.{table.name}"))
+        return generation
+
+    def inputs(self) -> list[Source]:
+        """What the last run read or was to read; [] where there was none."""
+        if not self.path.is_file():
+            return []
+        with self.read() as db:
+            if not has_runs(db):
+                return []
+            rows = db.execute("SELECT name, path, size, sha256, clock, replay FROM job.inputs "
+                              "WHERE generation = (SELECT max(generation) FROM job.inputs) ORDER BY rowid").fetchall()
+        return [Source(*row) for row in rows]
+
+    def take(self, directory: Path, generation: int, watermark: int | None) -> int:
+        """Takes the spool's files that are ready, in one transaction; how many there were."""
+        files = spool.ready(directory)
+        if files:
+            with self.write() as db:
+                fresh = [f for f in files if not db.execute("SELECT 1 FROM job.spooled WHERE file = ?", [f.name]).fetchone()]
+                for name in sorted({spool.table_of(f) for f in fresh}):
+                    rows = pa.concat_tables([_read(f) for f in fresh if spool.table_of(f) == name])
+                    db.register("rows", rows)
+                    place = name if generation == 1 else f"staged.{name}"
+                    db.execute(f"INSERT INTO {place} SELECT {_names(TABLES[name].columns)} FROM rows")
+                    db.unregister("rows")
+                if fresh:
+                    db.executemany("INSERT INTO job.spooled VALUES (?)", [[f.name] for f in fresh])
+                if watermark is not None:
+                    db.execute("UPDATE job.runs SET watermark = make_timestamptz(?) WHERE generation = ?", [watermark, generation])
+            for file in files:
+                file.unlink()
+        return len(files)
+
+    def finish(self, generation: int, state: str, ended: int, number: int) -> None:
+        """Ends a run: ``complete`` publishes what a later generation rebuilt, ``failed`` drops it.
+
+        ``number`` is n of the revisions that set rows to zero which the run no longer produced.
+        """
+        with self.write() as db:
+            if generation > 1:
+                if state == "complete":
+                    for table in TOTALS.values():
+                        _publish_totals(db, table, revision(generation, number), ended)
+                    _publish_rejects(db, revision(generation, number), ended)
+                db.execute("DROP SCHEMA IF EXISTS staged CASCADE")
+            db.execute("DELETE FROM job.spooled")
+            db.execute("UPDATE job.runs SET state = ?, ended = make_timestamptz(?) WHERE generation = ?", [state, ended, generation])
+
+
+def has_runs(db: duckdb.DuckDBPyConnection) -> bool:
+    return bool(db.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = 'job' AND table_name = 'runs'").fetchone())
+
+
+def create_table(table: Table, name: str) -> str:
+    columns = ", ".join(f"{c.name} {DUCKDB[c.type]}{' NOT NULL' if c.required else ''}" for c in table.columns)
+    return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
+
+
+def create_latest(table: Table) -> str:
+    """The view of each key's highest revision; NULLs are equal in a partition, in DuckDB as in BigQuery."""
+    return f"CREATE OR REPLACE VIEW {table.name}_latest AS {latest(table, table.name)}"
+
+
+def latest(table: Table, name: str) -> str:
+    order = "ORDER BY revision DESC, published_at DESC"
+    return f"SELECT * FROM {name} QUALIFY row_number() OVER (PARTITION BY {_names(table.key)} {order}) = 1"
+
+
+def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
+    """Appends the rebuilt rows that differ from the stored ones, and zeros for stored keys that were not rebuilt."""
+    same = " AND ".join(f"new.{c.name} IS NOT DISTINCT FROM old.{c.name}" for c in table.key)
+    differs = " OR ".join(f"new.{c.name} <> old.{c.name}" for c in table.values)
+    hour = table.key[0].name
+    keys, values = ", ".join(f"new.{c.name}" for c in table.key), ", ".join(f"new.{c.name}" for c in table.values)
+    if table.stated:
+        # A row of an hour that had been published as closed is restated by the rebuild, not final a second time.
+        closed = f"SELECT DISTINCT {hour} FROM old WHERE status <> 'provisional'"
+        restated = f"(old.status <> 'provisional' OR (old.status IS NULL AND new.{hour} IN ({closed})))"
+        stated = (f", CASE WHEN {restated} THEN 'restated' ELSE new.status END, "
+                  f"CASE WHEN {restated} THEN 'rebuild' ELSE new.restated_because END, new.rule_version")
+        differs = f"({differs}) OR old.status = 'provisional'"
+    else:
+        stated = ""
+    db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table, table.name)}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, f'staged.{table.name}')}")
+    db.execute(f"INSERT INTO {table.name} SELECT {keys}, {values}{stated}, new.revision, new.published_at "
+               f"FROM new LEFT JOIN old ON {same} WHERE old.revision IS NULL OR {differs}")
+    gone = " OR ".join(f"old.{c.name} <> 0" for c in table.values)
+    stated = ", 'restated', 'rebuild', old.rule_version" if table.stated else ""
+    db.execute(f"INSERT INTO {table.name} SELECT {', '.join(f'old.{c.name}' for c in table.key)}, "
+               f"{', '.join('0' for _ in table.values)}{stated}, {zero_revision}, make_timestamptz({now}) "
+               f"FROM old ANTI JOIN new ON {same} WHERE {gone}")
+
+
+def _publish_rejects(db, resolved_revision: int, now: int) -> None:
+    columns = _names(REJECTS.columns)
+    old = f"({latest(REJECTS, 'rejects')})"
+    db.execute(f"INSERT INTO rejects SELECT {columns} FROM ({latest(REJECTS, 'staged.rejects')}) new WHERE NOT EXISTS "
+               f"(SELECT 1 FROM {old} old WHERE old.reject_id = new.reject_id AND old.reason = new.reason)")
+    values = ", ".join({"reason": f"'{RESOLVED}'", "detail": "'no longer rejected: was ' || reason",
+                        "revision": str(resolved_revision), "published_at": f"make_timestamptz({now})"}.get(c.name, c.name)
+                       for c in REJECTS.columns)
+    db.execute(f"INSERT INTO rejects SELECT {values} FROM {old} old WHERE reason <> '{RESOLVED}' AND NOT EXISTS "
+               "(SELECT 1 FROM staged.rejects new WHERE new.reject_id = old.reject_id)")
+
+
+def _names(columns) -> str:
+    return ", ".join(c.name for c in columns)
+
+
+def _read(path: Path) -> pa.Table:
+    with pa.OSFile(str(path), "rb") as file:
+        return pa.ipc.open_stream(file).read_all()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
