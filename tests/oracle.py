@@ -384,17 +384,22 @@ def judge_one(received: Received) -> dict | Reject:
 # --- The watermark -------------------------------------------------------------------------------------------
 
 class Watermark:
-    """The time up to which events are taken to have arrived: the least over all files.
+    """The time up to which events are taken to have arrived: the least over all files, which are open together.
 
     Within a file it stands at the highest time that WATERMARK_SUPPORT consecutive accepted events have all
-    reached, so that no single event moves it. A file not yet begun holds it at minus infinity, and a file read to
-    its end no longer holds it.
+    reached, so that no single event moves it. A file begins where its first such run will bring it, so that the
+    order in which files are read does not hold the others back; one without such a run, or whose content is not
+    known beforehand, holds the watermark at minus infinity. A file read to its end no longer holds it.
     """
 
-    def __init__(self, files: int, support: int = WATERMARK_SUPPORT):
+    def __init__(self, files: int, support: int = WATERMARK_SUPPORT, heads: Iterable[list[int]] = ()):
+        """`heads`: for each file the event times of its accepted events, the first WATERMARK_SUPPORT at least."""
         self.support = support
         self.times: list[list[int]] = [[] for _ in range(files)]  # of the accepted events, as they arrived
         self.reached: list[float] = [-math.inf] * files
+        for file, head in enumerate(heads):
+            if len(head) >= support:
+                self.reached[file] = min(head[:support])
 
     def accept(self, file: int, event_time: int) -> None:
         """An event of the file was accepted."""
@@ -477,10 +482,12 @@ class Arrival:
 class Oracle:
     """The final figures of an event log, by the letter of the contract."""
 
-    def __init__(self, files: int, is_robot: Callable[[str], bool] = declared_robot):
+    def __init__(
+        self, files: int, is_robot: Callable[[str], bool] = declared_robot, heads: Iterable[list[int]] = ()
+    ):
         self.is_robot = is_robot
         self.files = files
-        self.watermark = Watermark(files)
+        self.watermark = Watermark(files, heads=heads)
         self.received = 0
         self.arrivals: list[Arrival] = []
         self.standing: dict[Identity, Arrival] = {}  # the first to arrive of each identity
@@ -728,11 +735,26 @@ def is_audible(viewability: dict, impression_format: str | None) -> bool:
     return impression_format in ("audio", "video") and audible is not None and audible >= 2000
 
 
+def heads_of(arrivals: Iterable[tuple[int, Received | None]], files: int) -> list[list[int]]:
+    """The event times of each file's first accepted events, as a source that has all files open can see them.
+
+    None of them can be too late: the watermark is not ahead of them before all have been read.
+    """
+    heads: list[list[int]] = [[] for _ in range(files)]
+    for file, received in arrivals:
+        if received is not None and len(heads[file]) < WATERMARK_SUPPORT:
+            judged = judge_one(received)
+            if not isinstance(judged, Reject):
+                heads[file].append(judged["event_time"])
+    return heads
+
+
 def count(
     arrivals: Iterable[tuple[int, Received | None]], files: int, is_robot: Callable[[str], bool] = declared_robot
 ) -> Oracle:
     """An event log, counted: (file, event) in the order of arrival, None where a file ends."""
-    oracle = Oracle(files, is_robot)
+    arrivals = list(arrivals)
+    oracle = Oracle(files, is_robot, heads_of(arrivals, files))
     for file, received in arrivals:
         if received is None:
             oracle.end_file(file)

@@ -18,10 +18,10 @@ def prepare(warehouse: Warehouse, reasons: list[str]) -> tuple[Path, int] | None
     """
     chosen = "AND reason IN (SELECT unnest(?))" if reasons else ""
     with warehouse.read() as db:
-        rows = db.execute(
+        rows = db.sql(
             "SELECT payload, encoding, schema_id FROM rejects_latest WHERE octet_length(payload) > 0 "
             f"AND reason <> '{RESOLVED}' AND source NOT IN (SELECT name FROM job.inputs WHERE replay) {chosen} "
-            "ORDER BY received_at, reject_id", [reasons] if reasons else []).to_arrow_table()
+            "ORDER BY received_at, reject_id", params=[reasons] if reasons else []).to_arrow_table()
         schemas = dict(db.execute("SELECT schema_id, text FROM job.schemas").fetchall())
     if not rows.num_rows:
         return None
