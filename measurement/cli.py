@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Counts advertising so well that money can be billed on it.")
 
 _Out = Annotated[Path, typer.Option(help="The directory of a local run, with warehouse.duckdb.", file_okay=False)]
@@ -26,7 +26,7 @@ class Profile(StrEnum):
 
 def main() -> None:
     try:
-        code = app(standalone_mode=False)
+        code = app(sys.argv[1:] or ["--help"], standalone_mode=False)
     except typer.TyperException as error:
         code = _fail(error.format_message())
     except Failure as error:

@@ -62,7 +62,7 @@ class Columns:
         """Enters one event; unknown fields are ignored, null and empty text alike are null."""
         base = self.rows * len(FIELDS)
         for name, value in event.items():
-            if value is None or name not in _KINDS:
+            if value is None or value == "" or name not in _KINDS:
                 continue
             f, kind = _KINDS[name]
             length = 0
@@ -70,8 +70,6 @@ class Columns:
                 if type(value) is str:
                     raw = value.encode()
                     length = len(raw)
-                    if not length:
-                        continue
                     value = self._at
                     self._text.append(raw)
                     self._at += length
@@ -80,8 +78,6 @@ class Columns:
                     value, length = 0, 1
             else:
                 if kind == _TIME and type(value) is str:
-                    if not value:
-                        continue
                     value = micros(value)
                 elif kind == _TIME and isinstance(value, datetime):  # fastavro's, of another writer's logical type
                     value = (value - _EPOCH) // _MICROSECOND

@@ -62,7 +62,9 @@ class _Cursor:
         if file.replay:
             self._frames = replays.frames(Path(file.path), FRAME_EVENTS, self.offset)
         else:
-            self._frames = frames(Path(file.path), FRAME_EVENTS, _PEEK_EVENTS, self.offset)
+            # A resumed file is cut as it would have been, so that the files are read in the same order.
+            first = FRAME_EVENTS if self.offset else _PEEK_EVENTS
+            self._frames = frames(Path(file.path), FRAME_EVENTS, first, self.offset)
         self._next: tuple[Frame, int] | None = None
         if not self.done:
             self._advance()

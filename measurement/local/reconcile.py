@@ -6,7 +6,7 @@ five tables written by four different counters. Each check names the hours where
 
 from dataclasses import dataclass, field
 
-from measurement.local.warehouse import RESOLVED, Warehouse, WarehouseError, has_runs
+from measurement.local.warehouse import RESOLVED, Warehouse
 
 
 @dataclass(frozen=True)
@@ -64,16 +64,14 @@ class Result:
 def reconcile(warehouse: Warehouse) -> Result:
     """Compares what the warehouse holds. A run that is under way is only told of: its counts are not all there yet."""
     with warehouse.read() as db:
-        if not has_runs(db):
-            raise WarehouseError(f"{warehouse.path}: not made by a run")
-        state = db.execute("SELECT state FROM job.runs ORDER BY generation DESC LIMIT 1").fetchone()[0]
+        state = warehouse.run_state(db)
         one = lambda sql: int(db.execute(sql).fetchone()[0] or 0)  # noqa: E731
         outcomes = dict(db.execute("SELECT outcome, sum(events)::BIGINT FROM ledger_latest GROUP BY 1 ORDER BY 1").fetchall())
         result = Result(one("SELECT sum(events) FROM intake_latest"), outcomes, state)
         if result.under_way:
             return result
         if state != "complete":
-            result.unbalanced.append("the last run did not come through: run it again")
+            result.unbalanced.append(f"the last run {'failed' if state == 'failed' else 'was interrupted'}: run it again")
         arrived = one("SELECT sum(events) FROM arrivals_latest")
         if result.received != arrived:
             result.unbalanced.append(f"received at the edge {result.received:,}, decoded {arrived:,}")

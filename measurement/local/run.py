@@ -1,7 +1,6 @@
 """`measurement run --profile local`: the job in a process of its own, the warehouse's one writer in this one."""
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
@@ -10,7 +9,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from measurement.io.watermark import END
 from measurement.local import inputs
 from measurement.local.inputs import Source
 from measurement.local.job import Job
-from measurement.local.prism import PrismMissing, ensure_prism, prism_options
+from measurement.local.prism import PrismMissing, ensure_prism, find_prism, prism_options, require_split_guard
 from measurement.local.warehouse import Warehouse, WarehouseError
 from measurement.model import policy
 from measurement.model.revisions import tick
@@ -61,10 +60,13 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
     """Runs to the end of the input; the generation. RunError with one line where that cannot be."""
     try:
         rules = policy.load(what.policy) if what.policy else policy.Policy()
+        if not what.again:
+            inputs.find(what.patterns)
         flags = engine_flags(what.engine, what.flags, say)
         what.out.mkdir(parents=True, exist_ok=True)
-        with _alone(what.out):
-            return _run(what, rules, flags, tell)
+        warehouse = Warehouse(what.out)
+        with warehouse.alone():
+            return _run(what, warehouse, rules, flags, tell)
     except (inputs.BadInputs, policy.PolicyError, PrismMissing, WarehouseError) as error:
         raise RunError(str(error)) from error
     except OSError as error:
@@ -72,15 +74,35 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
 
 
 def engine_flags(engine: str, flags: list[str], say: Callable[[str], None]) -> list[str]:
-    """Beam's flags for the runner; the user's own come last and win, but for what exactness needs."""
+    """Beam's flags for the runner, the user's own last. RunError for a runner or flag that Beam does not have."""
     if engine.lower().removesuffix("runner") == "prism":
-        return [*prism_options(ensure_prism(say)), *flags]
-    name = engine if engine.endswith("Runner") else f"{engine.capitalize()}Runner"
-    return [f"--runner={name}", "--streaming", *flags]
+        ours = prism_options(find_prism() or ensure_prism(say))
+    else:
+        ours = [f"--runner={engine if engine.endswith('Runner') else engine.capitalize() + 'Runner'}", "--streaming"]
+    if flags or "--runner=PrismRunner" not in ours:
+        _check_flags(ours, flags)
+    return [*ours, *flags]
 
 
-def _run(what: Run, rules: policy.Policy, flags: list[str], tell) -> int:
-    warehouse = Warehouse(what.out)
+def _check_flags(ours: list[str], flags: list[str]) -> None:
+    # Beam itself only warns of a flag it does not know, and the run would not be the one that was asked for.
+    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+    from apache_beam.runners.runner import create_runner
+
+    parser = _BeamArgumentParser(allow_abbrev=False)
+    for options in PipelineOptions.__subclasses__():
+        options._add_argparse_args(parser)
+    if unknown := parser.parse_known_args(flags)[1]:
+        raise RunError(f"{unknown[0]}: not a flag that Beam knows")
+    try:
+        options = PipelineOptions([*ours, *flags])
+        create_runner(options.view_as(StandardOptions).runner)
+        require_split_guard(options)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise RunError(f"--engine: {error}") from error
+
+
+def _run(what: Run, warehouse: Warehouse, rules: policy.Policy, flags: list[str], tell) -> int:
     began = time.time_ns() // 1_000
     earlier = warehouse.inputs()
     if what.again:
@@ -165,14 +187,3 @@ def _stop(process: subprocess.Popen) -> None:
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-
-
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Only one run at a time may write into ``out``."""
-    with (out / ".run.lock").open("a") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise RunError(f"--out {out}: another run is writing there") from None
-        yield

@@ -133,7 +133,7 @@ def show_status(status: Status) -> None:
         return
     table = Table(show_header=False)
     for name, value in rows:
-        bad = value in ("failed", "NO")
+        bad = value in ("failed", "interrupted", "NO")
         table.add_row(name, f"[bold red]{value}[/]" if bad else value)
     console.print(table)
 

@@ -87,6 +87,33 @@ class Warehouse:
         finally:
             connection.close()
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Held by a run from its begin to its end; WarehouseError if another one holds it."""
+        with self._run_lock() as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise WarehouseError(f"--out {self.out}: another run is writing there") from None
+            yield
+
+    def run_state(self, db: duckdb.DuckDBPyConnection) -> str:
+        """running, complete, failed, or interrupted: a run that ended without a word."""
+        if not db.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = 'job' AND table_name = 'runs'").fetchone():
+            raise WarehouseError(f"{self.path}: not made by a run")
+        state = db.execute("SELECT state FROM job.runs ORDER BY generation DESC LIMIT 1").fetchone()[0]
+        if state == "running":
+            with self._run_lock() as lock:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    return state
+                return "interrupted"
+        return state
+
+    def _run_lock(self):
+        return (self.out / ".run.lock").open("a")
+
     # -- runs -----------------------------------------------------------------------------------------------------
 
     def begin(self, inputs: list[Source], schemas: dict[str, str], rule_version: str, began: int) -> int:
@@ -117,8 +144,7 @@ class Warehouse:
         if not self.path.is_file():
             return []
         with self.read() as db:
-            if not has_runs(db):
-                return []
+            self.run_state(db)
             rows = db.execute("SELECT name, path, size, sha256, clock, replay FROM job.inputs "
                               "WHERE generation = (SELECT max(generation) FROM job.inputs) ORDER BY rowid").fetchall()
         return [Source(*row) for row in rows]
@@ -159,10 +185,6 @@ class Warehouse:
             db.execute("UPDATE job.runs SET state = ?, ended = make_timestamptz(?) WHERE generation = ?", [state, ended, generation])
 
 
-def has_runs(db: duckdb.DuckDBPyConnection) -> bool:
-    return bool(db.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = 'job' AND table_name = 'runs'").fetchone())
-
-
 def create_table(table: Table, name: str) -> str:
     columns = ", ".join(f"{c.name} {DUCKDB[c.type]}{' NOT NULL' if c.required else ''}" for c in table.columns)
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
@@ -181,6 +203,7 @@ def latest(table: Table, name: str) -> str:
 def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
     """Appends the rebuilt rows that differ from the stored ones, and zeros for stored keys that were not rebuilt."""
     same = " AND ".join(f"new.{c.name} IS NOT DISTINCT FROM old.{c.name}" for c in table.key)
+    some = " OR ".join(f"{{0}}.{c.name} <> 0" for c in table.values)
     differs = " OR ".join(f"new.{c.name} <> old.{c.name}" for c in table.values)
     hour = table.key[0].name
     keys, values = ", ".join(f"new.{c.name}" for c in table.key), ", ".join(f"new.{c.name}" for c in table.values)
@@ -196,8 +219,8 @@ def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
     db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table, table.name)}")
     db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, f'staged.{table.name}')}")
     db.execute(f"INSERT INTO {table.name} SELECT {keys}, {values}{stated}, new.revision, new.published_at "
-               f"FROM new LEFT JOIN old ON {same} WHERE old.revision IS NULL OR {differs}")
-    gone = " OR ".join(f"old.{c.name} <> 0" for c in table.values)
+               f"FROM new LEFT JOIN old ON {same} WHERE CASE WHEN old.revision IS NULL THEN {some.format('new')} ELSE {differs} END")
+    gone = some.format("old")
     stated = ", 'restated', 'rebuild', old.rule_version" if table.stated else ""
     db.execute(f"INSERT INTO {table.name} SELECT {', '.join(f'old.{c.name}' for c in table.key)}, "
                f"{', '.join('0' for _ in table.values)}{stated}, {zero_revision}, make_timestamptz({now}) "

@@ -41,9 +41,7 @@ _KNOWN = {
     "counting": {"dedup_horizon", "join_horizon", "allowed_lateness", "viewability"},
     "counting.viewability": set(Viewability._fields),
 }
-# Rules that the contract names and this version does not carry out: a policy that asks for them is refused, since
-# counting without them would bill by other rules than the file says.
-_NOT_YET = {"screening", "attribution"}
+_ATTRIBUTION = {"model", "models", "click_lookback", "view_lookback", "priority", "half_life", "position_weights"}
 
 
 def load(path: Path) -> Policy:
@@ -58,9 +56,10 @@ def load(path: Path) -> Policy:
         raise PolicyError(f"{path}: not YAML: {' '.join(str(error).split())}") from error
     tree = {} if tree is None else tree
     _check_keys(path, "", tree)
-    for name in sorted(_NOT_YET & set(tree)):
-        if tree[name]:
-            raise PolicyError(f"{path}: {name}: this version does not carry these rules out yet; leave the key out")
+    _check_attribution(path, tree.get("attribution") or {})
+    if tree.get("screening"):
+        # Counting without the rules would bill by others than the file says. Attribution changes no count made here.
+        raise PolicyError(f"{path}: screening: only declared robots are screened yet; leave the key out")
     counting = tree.get("counting") or {}
     given = {
         key: _duration(path, f"counting.{key}", counting[key])
@@ -72,13 +71,29 @@ def load(path: Path) -> Policy:
     return Policy(made, hashlib.sha256(text.encode()).hexdigest()[:8])
 
 
-def _check_keys(path: Path, at: str, tree) -> None:
+def _check_attribution(path: Path, tree) -> None:
+    """The shape alone: what the values mean is for attribution to say."""
+    _only(path, "attribution", tree, {"default", "advertisers"})
+    policies = {"attribution.default": tree.get("default") or {}}
+    advertisers = tree.get("advertisers") or {}
+    _only(path, "attribution.advertisers", advertisers, None)
+    policies |= {f"attribution.advertisers.{name}": below or {} for name, below in advertisers.items()}
+    for at, below in policies.items():
+        _only(path, at, below, _ATTRIBUTION)
+
+
+def _only(path: Path, at: str, tree, known: set[str] | None) -> None:
     if not isinstance(tree, dict):
         raise PolicyError(f"{path}: {at or 'the file'} must be a mapping of keys, not {type(tree).__name__}")
-    for key, value in tree.items():
-        if key not in _KNOWN[at]:
+    for key in tree:
+        if known is not None and key not in known:
             name = f"{at}.{key}" if at else key
-            raise PolicyError(f"{path}: unknown key {name!r}; known here: {', '.join(sorted(_KNOWN[at]))}")
+            raise PolicyError(f"{path}: unknown key {name!r}; known here: {', '.join(sorted(known))}")
+
+
+def _check_keys(path: Path, at: str, tree) -> None:
+    _only(path, at, tree, _KNOWN[at])
+    for key, value in tree.items():
         below = f"{at}.{key}" if at else key
         if below in _KNOWN and value is not None:
             _check_keys(path, below, value)

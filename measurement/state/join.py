@@ -380,9 +380,9 @@ class JoinShard:
                 log.labels[text] = len(log.labels)
             label_of = np.array([self._label(text) for text in log.labels] or [0], np.int32)
             hours = np.frombuffer(hours, np.int64)
-            codes = np.frombuffer(codes, np.int32).reshape(len(hours), -1)
+            codes = np.frombuffer(codes, np.int32).reshape(-1, len(e.DIMENSIONS))
             rows += self._restore_rows(log, np.frombuffer(hi, np.uint64), np.frombuffer(lo, np.uint64), hours,
-                                       np.where(codes < 0, -1, label_of[codes]) if len(hours) else codes)
+                                       np.where(codes < 0, -1, label_of[codes]))
             entries = np.frombuffer(entries, ENTRY).copy()
             entries["source"] = label_of[entries["source"]]
             of_row = entries["row"] >= 0

@@ -1,0 +1,110 @@
+"""What the benchmarks share: the machine, fair timing, tables, and results kept as data.
+
+A ratio of two forms is worth more than either figure: both meet the same neighbours, caches and clock when their runs
+take turns. So forms are timed interleaved, the median stands, and the extremes are shown beside it.
+
+    python -m benchmarks.report            the results kept, once more
+"""
+
+import gc
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+RESULTS = Path(__file__).parent / "results"
+
+
+@dataclass
+class Figures:
+    """One table of a benchmark: what it shows, under which columns."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: list[tuple] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def add(self, *row) -> None:
+        self.rows.append(row)
+
+
+def machine() -> str:
+    """The processor, its cores, what runs on them, and how busy they are now."""
+    return (f"{_processor()}, {os.cpu_count()} cores, {platform.system()} {platform.machine()}, "
+            f"Python {platform.python_version()}, load {os.getloadavg()[0]:.2f}")
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def interleaved(forms: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
+    """Seconds of each run of each form, the forms taking turns; one untimed turn first, for compilers and caches."""
+    seconds: dict[str, list[float]] = {name: [] for name in forms}
+    for run in range(runs + 1):
+        for name, form in forms.items():
+            gc.collect()
+            began = time.perf_counter()
+            form()
+            took = time.perf_counter() - began
+            if run:
+                seconds[name].append(took)
+    return seconds
+
+
+def rates(title: str, seconds: dict[str, list[float]], units: int, ours: str, unit: str = "events") -> Figures:
+    """Median rate of each form, its extremes, and how many times as fast ``ours`` is."""
+    figures = Figures(title, ("form", f"{unit}/s", "min", "max", "ours is faster by"))
+    base = statistics.median(seconds[ours])
+    for name, taken in seconds.items():
+        times = statistics.median(taken) / base
+        figures.add(name, units / statistics.median(taken), units / max(taken), units / min(taken),
+                    "" if name == ours else f"{times:.2f} x")
+    return figures
+
+
+def publish(name: str, before: str, tables: list[Figures], **facts) -> None:
+    """Prints the tables and keeps them as results/NAME.json. ``before`` is the machine as the benchmark found it."""
+    kept = {"machine": before, "ended": machine(), "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), **facts,
+            "tables": [asdict(t) for t in tables]}
+    _print(name, kept)
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _print(name: str, kept: dict) -> None:
+    console = Console(highlight=False, width=None if os.isatty(1) else 140)
+    console.print(f"\n[bold]{name}[/] on {kept['machine']} ({kept['at']})")
+    for it in kept["tables"]:
+        table = Table(title=it["title"], title_justify="left", caption="\n".join(it["notes"]) or None, caption_justify="left")
+        for i, column in enumerate(it["columns"]):
+            table.add_column(column, justify="right" if i else "left")
+        for row in it["rows"]:
+            table.add_row(*map(_text, row))
+        console.print(table)
+
+
+def _text(value) -> str:
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 100 else f"{value:,.2f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def main() -> None:
+    for path in sorted(RESULTS.glob("*.json")):
+        _print(path.stem, json.loads(path.read_text()))
+
+
+if __name__ == "__main__":
+    main()
