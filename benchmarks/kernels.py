@@ -9,7 +9,6 @@ frame), that shape is made beforehand and costs it nothing.
 
 import argparse
 import io
-import json
 import os
 import sys
 import tempfile
@@ -27,7 +26,7 @@ import orjson
 import polars as pl
 import pyruhvro
 
-from benchmarks.report import Figures, interleaved, machine, publish, rates
+from benchmarks.report import Figures, Truth, interleaved, keyed, machine, publish, rates
 from measurement.columnar import identify
 from measurement.columnar.batch import AVRO, DIMS, NO_WATERMARK, ROW, EventBatch
 from measurement.columnar.decode import Decoded, blobs, decode_blocks, decode_datums
@@ -63,20 +62,20 @@ _TO_THE_END = 2**63 - 1  # the watermark (µs) behind the last event
 
 def decoding(frames_: list[Frame], runs: int) -> Figures:
     """Avro blocks to columns, as frames of some 16,000 events."""
-    schema, reader = READER_SCHEMA.text, fastavro.parse_schema(e.SCHEMA)
+    schema = READER_SCHEMA.text
     decoded = [_decode(f) for f in frames_]
     datums = [[d.payloads[i] for i in range(len(d.payloads))] for d in decoded]
     containers = [_container(f) for f in frames_]
     few = containers[:1]
     same("decode", _plain(decoded[0]), _plain(decode_datums(datums[0])), _arrow(pyruhvro.deserialize_array(datums[0], schema)),
-         _arrow(pl.read_avro(io.BytesIO(containers[0])).to_arrow()), _dicts(fastavro.reader(io.BytesIO(containers[0]), reader)))
+         _arrow(pl.read_avro(io.BytesIO(containers[0])).to_arrow()), _dicts(fastavro.reader(io.BytesIO(containers[0]))))
     events = sum(f.events for f in frames_)
     seconds = interleaved({
         "decode_blocks": lambda: [_decode(f) for f in frames_],
         "decode_datums (bounds given)": lambda: [decode_datums(d) for d in datums],
         "pyruhvro (bounds given, no look at UTF-8)": lambda: [pyruhvro.deserialize_array(d, schema) for d in datums],
         "polars.read_avro (no bounds)": lambda: [pl.read_avro(io.BytesIO(c)) for c in containers],
-        "fastavro, to dicts": lambda: [list(fastavro.reader(io.BytesIO(c), reader)) for c in few],
+        "fastavro, to dicts": lambda: [list(fastavro.reader(io.BytesIO(c))) for c in few],
     }, runs)
     seconds["fastavro, to dicts"] = [s * events / frames_[0].events for s in seconds["fastavro, to dicts"]]
     figures = rates("decode: Avro blocks to columns", seconds, events, "decode_blocks")
@@ -506,8 +505,8 @@ class Together:
         self.bytes["totals' log"] += sum(len(run) for _, run in shard.take_changes().appended)
 
     def _publish(self) -> list:
-        flushed = ((TOTALS[key.partition("/")[0]], shard.flush(1)) for key, shard in self.totals.items())
-        return [of_revisions(table, revisions, 1, "rules", 0) for table, revisions in flushed if revisions is not None]
+        return [of_revisions(TOTALS[key.partition("/")[0]], revisions, 1, "rules", 0)
+                for key, shard in self.totals.items() for revisions in shard.advance(_TO_THE_END, 1)]
 
 
 def together(log: Path, runs: int) -> tuple[Figures, Figures]:
@@ -515,11 +514,14 @@ def together(log: Path, runs: int) -> tuple[Figures, Figures]:
     done = []
     for run in range(runs + 1):  # the first one compiles or loads what is compiled
         done = done[run == 1 :] + [Together().run(log)] if run != 1 else [Together().run(log)]
-    truth = json.loads((log.parent / "truth.json").read_text())
-    same("outcomes", dict(+done[-1].outcomes), truth["outcomes"])
-    delivery = [t for t in done[-1].rows if "impressions" in t.column_names]
-    same("delivery", sorted(tuple(r[c] for c in e.COUNTS) for t in delivery for r in t.select(list(e.COUNTS)).to_pylist()),
-         sorted(tuple(r[-len(e.COUNTS):]) for r in truth["delivery"]))
+    truth = Truth.read(log.parent)
+    same("outcomes", dict(+done[-1].outcomes), truth.outcomes)
+    delivery: dict[tuple, tuple] = {}
+    for table in done[-1].rows:  # a row's later revision behind its earlier one
+        if set(e.COUNTS) <= set(table.column_names):
+            rows = zip(*(table[c].to_pylist() for c in ("window_start", *e.DIMENSIONS, *e.COUNTS)))
+            delivery.update(keyed(rows))
+    same("delivery", delivery, truth.delivery)
     done.sort(key=lambda t: t.wall)
     middle = done[len(done) // 2]
     events = middle.events

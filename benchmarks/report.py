@@ -12,12 +12,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import UTC
 from pathlib import Path
 
+import orjson
 from rich.console import Console
 from rich.table import Table
+
+from measurement.model.events import DIMENSIONS
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -33,6 +37,29 @@ class Figures:
 
     def add(self, *row) -> None:
         self.rows.append(row)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What a simulated log must come to: events by outcome, and counts by (hour, dimensions)."""
+
+    outcomes: dict[str, int]
+    delivery: dict[tuple, tuple]
+
+    @classmethod
+    def read(cls, log: Path) -> "Truth":
+        told = orjson.loads((log / "truth.json").read_bytes())
+        return cls(told["outcomes"], keyed(told["delivery"]))
+
+
+def keyed(rows: Iterable[tuple]) -> dict[tuple, tuple]:
+    """Delivery rows (hour, dimensions, counts) by key, the last of each; the hour as text."""
+    width = 1 + len(DIMENSIONS)
+    return {(_hour(row[0]), *row[1:width]): tuple(row[width:]) for row in rows}
+
+
+def _hour(at) -> str:
+    return at if isinstance(at, str) else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def machine() -> str:

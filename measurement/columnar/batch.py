@@ -99,6 +99,11 @@ class EventBatch:
             self._payloads = self._payloads()
         return self._payloads
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the batch has, its payloads aside."""
+        return self.rows.nbytes + self.dims.nbytes
+
     def encode(self) -> bytes:
         """Version byte, section lengths, then the sections; rows and payloads compressed."""
         payloads = self.payloads

@@ -31,6 +31,11 @@ class Deltas:
     def __len__(self) -> int:
         return len(self.hours)
 
+    @property
+    def size(self) -> int:
+        """About how many bytes the changes have."""
+        return self.keys.nbytes + self.codes.nbytes + self.counts.nbytes
+
     def encode(self) -> bytes:
         arrays = (self.keys, self.hours, self.because, self.codes, self.counts)
         return pack(_VERSION, (*(a.tobytes() for a in arrays), orjson.dumps(self.labels)))

@@ -15,6 +15,7 @@ from measurement.columnar.batch import AVRO, ENCODINGS, EventBatch
 from measurement.columnar.decode import Decoded
 from measurement.columnar.deltas import LATE, ON_TIME, Deltas
 from measurement.columnar.judge import ACCEPTED, BAD_VALUE, FUTURE, REASONS, UNDECODABLE, judge
+from measurement.columnar.labels import Labels
 from measurement.model import events as e
 from measurement.model.policy import Policy
 
@@ -52,7 +53,7 @@ def take_in(decoded: Decoded, origin: Origin, edge: tuple[int, int, int], policy
     times = decoded.values[:, _TIME]
     before = watermark.judge(times, reason, others, counting.dedup_horizon)
 
-    labels = identify.Labels()
+    labels = Labels()
     sources = identify.sources(decoded, labels, origin.source)
     chosen = np.flatnonzero(reason == ACCEPTED)
     batch = identify.batch(decoded, chosen, kinds, labels)

@@ -11,6 +11,7 @@ import numpy as np
 from numba import njit
 
 from measurement.columnar.hashing import word
+from measurement.columnar.labels import distinct
 from measurement.model import events as e
 
 _F = e.FIELD_INDEX
@@ -191,11 +192,9 @@ def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clock: int, 
         "receipt": np.empty(n, np.int64), "shows": np.empty(n, np.uint8),
     }
     _judge(buf, values, lengths, clock, view, *out.values())
-    for i in np.flatnonzero(out["field"] == _CHECK_IP):
-        start, length = values[i, _IP], lengths[i, _IP]
-        if is_address(bytes(buf[start : start + length]).decode()):
-            out["field"][i] = _EVENT_TIME if out["reason"][i] == FUTURE else -1
-        else:
-            out["field"][i] = _IP
-            out["reason"][i] = BAD_VALUE
+    at = np.flatnonzero(out["field"] == _CHECK_IP)
+    found, texts = distinct(buf, values[at, _IP], lengths[at, _IP])
+    good = np.array([is_address(text) for text in texts], bool)[found] if texts else np.zeros(0, bool)
+    out["field"][at] = np.where(good, np.where(out["reason"][at] == FUTURE, _EVENT_TIME, -1), _IP)
+    out["reason"][at[~good]] = BAD_VALUE
     return out

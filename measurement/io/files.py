@@ -5,12 +5,14 @@ files that cover the same days abreast, and days that follow each other in seque
 others are at their end: what was rejected is judged again with all there is to know, before the stream ends.
 """
 
+import pickle
 import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from apache_beam.coders import PickleCoder
+from apache_beam.coders.coder_impl import CallbackCoderImpl
 from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
@@ -180,6 +182,13 @@ class FilesReader(UnboundedReader):
             cursor.close()
 
 
+class IntakeCoder(PickleCoder):
+    """Intake goes from its source to the next step of the same stage; it is encoded where an engine does not fuse them."""
+
+    def _create_impl(self):
+        return CallbackCoderImpl(pickle.dumps, pickle.loads, lambda intake: intake.batch.size)
+
+
 class FileSource(UnboundedSource):
     """Files as a stream of Intake elements. ``in_process``: the workers share this process (see flow)."""
 
@@ -196,7 +205,7 @@ class FileSource(UnboundedSource):
         return PickleCoder()
 
     def default_output_coder(self):
-        return PickleCoder()
+        return IntakeCoder()
 
 
 def _allow_open_files(count: int) -> None:

@@ -20,6 +20,10 @@ class _Encoded(Coder):
     def is_deterministic(self) -> bool:
         return False
 
+    def estimate_size(self, value) -> int:
+        # Beam samples sizes by encoding what it samples; of elements as few and large as these it samples every other.
+        return value.size
+
     def to_type_hint(self):
         return self.TYPE
 

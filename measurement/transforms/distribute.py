@@ -9,7 +9,7 @@ from apache_beam.pvalue import TaggedOutput
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake
-from measurement.columnar.publication import of_rejects
+from measurement.io.publication import of_rejects
 from measurement.transforms.config import RunConfig
 
 EVENTS, TALLIES, ROWS = "events", "tallies", "rows"

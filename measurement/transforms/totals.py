@@ -2,7 +2,7 @@
 
 import time
 
-from measurement.columnar.publication import of_revisions
+from measurement.io.publication import of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.tables import DELIVERY, TOTALS

@@ -1,0 +1,327 @@
+"""The delivery job in the form that comes to mind first: one Beam element an event, state by impression, totals by row.
+
+The same files, rules, engine and flags as the real job, and the same final delivery rows, checked against the simulator's
+truth. In its favour it leaves out what the real job also does: the ledger and its balance, rejects with their bytes, orders,
+revisions while an hour is open, and forgetting (no state of it ever expires). So a ratio to it is a lower bound.
+"""
+
+import io
+import ipaddress
+import json
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import apache_beam as beam
+import fastavro
+import mmh3
+import numpy as np
+from apache_beam.coders import FastPrimitivesCoder, PickleCoder, StrUtf8Coder
+from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.transforms.timeutil import TimeDomain
+from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
+from apache_beam.transforms.window import GlobalWindow
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
+
+from measurement.columnar.batch import NO_WATERMARK
+from measurement.io.framing import frames
+from measurement.io.watermark import SUPPORT
+from measurement.local.prism import ensure_prism, prism_options
+from measurement.model import events as e
+from measurement.model.policy import Counting
+from measurement.rules.robots import is_robot
+
+COUNTING = Counting()
+_SCHEMA = fastavro.parse_schema({
+    **e.SCHEMA, "fields": [{**f, "type": "long"} if f["name"] == "event_time" else
+                           {**f, "type": ["null", "long"]} if f["name"] == "received_time" else f for f in e.SCHEMA["fields"]]})
+_GROSS, _NET, _MEASURABLE, _VIEWABLE, _AUDIBLE, _CLICKS, _STARTS, _SPEND = 0, 1, 2, 3, 4, 5, 6, 11
+_READING: list[Callable[[], None]] = []  # called when the first event is read; engine and workers share this process
+
+
+# -- source -----------------------------------------------------------------------------------------------------------
+
+class Place(CheckpointMark):
+    """How many events were read."""
+
+    def __init__(self, read: int):
+        self.read = read
+
+    def finalize_checkpoint(self) -> None:
+        """Files need no acknowledgement."""
+
+
+class EventsReader(UnboundedReader):
+    """Emits the accepted events of one file, each as a dict."""
+
+    def __init__(self, path: str, read: int):
+        self._events = _events(Path(path))
+        self._read, self._recent, self._watermark = 0, [], NO_WATERMARK
+        self._current, self._done = None, False
+        for _ in range(read):
+            self._next()
+
+    def start(self) -> bool:
+        for tell in _READING:
+            tell()
+        return self.advance()
+
+    def advance(self) -> bool:
+        self._done = not self._next()
+        return not self._done
+
+    def _next(self) -> bool:
+        for event in self._events:
+            self._read += 1
+            if not _is_sound(event, self._watermark):
+                continue
+            self._recent = [*self._recent[1 - SUPPORT :], event["event_time"]]
+            if len(self._recent) == SUPPORT:
+                self._watermark = max(self._watermark, min(self._recent))
+            self._current = event
+            return True
+        return False
+
+    def get_current(self) -> dict:
+        return self._current
+
+    def get_current_timestamp(self) -> Timestamp:
+        return Timestamp(micros=self._current["event_time"])
+
+    def get_watermark(self) -> Timestamp:
+        if self._done:
+            return MAX_TIMESTAMP
+        # What a late event may still change is kept for as long as deduplication remembers.
+        return MIN_TIMESTAMP if self._watermark == NO_WATERMARK else Timestamp(micros=self._watermark)
+
+    def get_checkpoint_mark(self) -> Place:
+        return Place(self._read)
+
+
+class EventSource(UnboundedSource):
+    """One file as a stream of events."""
+
+    def __init__(self, path: str):
+        self.path = path
+
+    def split(self, desired_num_splits, options=None):
+        return [self]
+
+    def create_reader(self, options, checkpoint_mark):
+        return EventsReader(self.path, checkpoint_mark.read if checkpoint_mark else 0)
+
+    def get_checkpoint_mark_coder(self):
+        return PickleCoder()
+
+    def default_output_coder(self):
+        return FastPrimitivesCoder()
+
+
+def _events(path: Path) -> Iterator[dict]:
+    """Every event that can be read; a datum that cannot hides the rest of its block."""
+    for frame, _ in frames(path, 2_000, 2_000):
+        for piece, count in zip(frame.pieces, frame.counts):
+            stream = io.BytesIO(piece)
+            for _ in range(count):
+                try:
+                    yield fastavro.schemaless_reader(stream, _SCHEMA)
+                except (ValueError, EOFError, IndexError):
+                    break
+
+
+def _is_sound(event: dict, watermark: int) -> bool:
+    """Whether the rules that need one event alone, and the watermark, accept it (contract section 2)."""
+    kind, at = event["event_type"], event["event_time"]
+    if not event["event_id"] or not event["advertiser_id"] or kind not in e.EVENT_TYPES:
+        return False
+    if kind != "conversion" and not event["campaign_id"]:
+        return False
+    if kind not in ("conversion", "impression") and not event["impression_id"]:
+        return False
+    if not e.MIN_TIME_MICROS <= at <= e.MAX_TIME_MICROS:
+        return False
+    if any((event[name] or 0) < 0 for name in e.NOT_NEGATIVE) or not 0 <= (event["visible_percent"] or 0) <= 100:
+        return False
+    if event["format"] and event["format"] not in e.FORMATS:
+        return False
+    if event["ip"] and not _is_address(event["ip"]):
+        return False
+    if at > (event["received_time"] or at) + e.FUTURE_TOLERANCE_MICROS:
+        return False
+    return watermark == NO_WATERMARK or at >= watermark - COUNTING.dedup_horizon
+
+
+def _is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+# -- join -------------------------------------------------------------------------------------------------------------
+
+def by_impression(event: dict) -> tuple[str, dict]:
+    """Keyed by the impression that an event belongs to, with what is counted of it and nothing else."""
+    kind = event["event_type"]
+    impression = event["event_id"] if kind in ("impression", "conversion") else event["impression_id"]
+    content = [value for name, value in event.items() if name != "received_time"]
+    small = {
+        "id": event["event_id"], "type": kind, "time": event["event_time"], "price": event["price_micros"] or 0,
+        "digest": mmh3.hash64(repr(content))[0], "invalid": bool(event["user_agent"]) and is_robot(event["user_agent"]),
+    }
+    if kind == "impression":
+        hour = event["event_time"] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
+        small["format"] = event["format"]
+        small["row"] = json.dumps([hour, *(event[name] or None for name in e.DIMENSIONS)])
+    elif kind == "viewability":
+        for name in ("visible_percent", "visible_ms", "audible_ms"):
+            small[name] = event[name]
+    return impression, small
+
+
+class Join(beam.DoFn):
+    """(impression, event) to (row, counts): deduplicates, joins follow-ups, and says what each adds to its row."""
+
+    HELD = ReadModifyWriteStateSpec("held", FastPrimitivesCoder())
+    OVER = TimerSpec("over", TimeDomain.WATERMARK)
+
+    def process(self, element, held=beam.DoFn.StateParam(HELD), over=beam.DoFn.TimerParam(OVER)):
+        _, event = element
+        known = held.read() or {"ids": {}, "impression": None, "seen": [], "waiting": []}
+        if event["id"] in known["ids"]:
+            return  # a duplicate, or a conflict with what came first
+        known["ids"][event["id"]] = event["digest"]
+        if event["type"] == "impression":
+            known["impression"] = event
+            yield event["row"], _impression(event)
+            for waiting in known["waiting"]:
+                if abs(waiting["time"] - event["time"]) <= COUNTING.join_horizon:
+                    yield from self._follow(known, waiting)
+            known["waiting"] = []
+        elif event["type"] != "conversion":
+            impression = known["impression"]
+            if impression is None:
+                known["waiting"].append(event)
+                over.set(Timestamp(micros=min(w["time"] for w in known["waiting"]) + COUNTING.join_horizon))
+            elif abs(event["time"] - impression["time"]) <= COUNTING.join_horizon:
+                yield from self._follow(known, event)
+        held.write(known)
+
+    @on_timer(OVER)
+    def on_over(self, held=beam.DoFn.StateParam(HELD), over=beam.DoFn.TimerParam(OVER), at=beam.DoFn.TimestampParam):
+        known = held.read()
+        if not known or not known["waiting"]:
+            return
+        orphans = [w for w in known["waiting"] if w["time"] + COUNTING.join_horizon <= at.micros]
+        known["waiting"] = [w for w in known["waiting"] if w not in orphans]
+        for orphan in orphans:
+            del known["ids"][orphan["id"]]  # the id may come again
+        if known["waiting"]:
+            over.set(Timestamp(micros=min(w["time"] for w in known["waiting"]) + COUNTING.join_horizon))
+        held.write(known)
+
+    @staticmethod
+    def _follow(known: dict, event: dict):
+        impression = known["impression"]
+        if not event["invalid"] and not impression["invalid"]:
+            yield impression["row"], _followup(impression, event, known["seen"])
+
+
+def _impression(event: dict) -> list[int]:
+    counts = [0] * len(e.COUNTS)
+    counts[_GROSS] = 1
+    if not event["invalid"]:
+        counts[_NET], counts[_SPEND] = 1, event["price"]
+    return counts
+
+
+def _followup(impression: dict, event: dict, seen: list[int]) -> list[int]:
+    """What a follow-up adds; ``seen`` are the counts that its impression already has, each of them once."""
+    counts = [0] * len(e.COUNTS)
+    counts[_SPEND] = event["price"]
+    kind, shown = event["type"], []
+    if kind == "click":
+        counts[_CLICKS] = 1
+    elif kind == "viewability":
+        view, form = COUNTING.viewability, impression["format"]
+        percent, visible, audible = (event[n] or 0 for n in ("visible_percent", "visible_ms", "audible_ms"))
+        shown.append(_MEASURABLE)
+        if (form == "display" and percent >= view.display_percent and visible >= view.display_ms
+                or form == "video" and percent >= view.video_percent and visible >= view.video_ms):
+            shown.append(_VIEWABLE)
+        if form in ("video", "audio") and audible >= view.audible_ms:
+            shown.append(_AUDIBLE)
+    else:
+        shown.append(_STARTS + e.EVENT_TYPES.index(kind) - e.START)
+    for count in shown:
+        if count not in seen:
+            seen.append(count)
+            counts[count] = 1
+    return counts
+
+
+# -- totals -----------------------------------------------------------------------------------------------------------
+
+class Totals(beam.DoFn):
+    """(row, counts) to the row's totals when the stream ends."""
+
+    SUMS = ReadModifyWriteStateSpec("sums", FastPrimitivesCoder())
+    ROW = ReadModifyWriteStateSpec("row", StrUtf8Coder())
+    END = TimerSpec("end", TimeDomain.WATERMARK)
+
+    def process(self, element, sums=beam.DoFn.StateParam(SUMS), row=beam.DoFn.StateParam(ROW), end=beam.DoFn.TimerParam(END)):
+        key, counts = element
+        so_far = sums.read()
+        if so_far is None:
+            row.write(key)
+            end.set(GlobalWindow().max_timestamp())
+            sums.write(counts)
+        else:
+            sums.write([a + b for a, b in zip(so_far, counts)])
+
+    @on_timer(END)
+    def on_end(self, sums=beam.DoFn.StateParam(SUMS), row=beam.DoFn.StateParam(ROW)):
+        yield row.read(), sums.read()
+
+
+class Write(beam.DoFn):
+    """Rows to files, one a bundle."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+
+    def start_bundle(self):
+        self._rows = []
+
+    def process(self, element):
+        self._rows.append(element)
+
+    def finish_bundle(self):
+        if self._rows:
+            Path(self._folder, f"{uuid.uuid4().hex}.json").write_text(json.dumps(self._rows))
+
+
+def run(log: Path, out: Path, reading: Callable[[], None]) -> None:
+    """Runs to the end of the log's one file; ``reading`` is called when the first event is read."""
+    _READING.append(reading)
+    out.mkdir(parents=True, exist_ok=True)
+    keyed = beam.typehints.KV[str, beam.typehints.Any]
+    with beam.Pipeline(options=PipelineOptions(prism_options(ensure_prism(lambda _: None)))) as p:
+        (
+            p
+            | ReadFromUnboundedSource(EventSource(str(log / "events-01.avro")), 0.02)
+            | "By impression" >> beam.Map(by_impression).with_output_types(keyed)
+            | beam.ParDo(Join()).with_output_types(keyed)
+            | beam.ParDo(Totals()).with_output_types(keyed)
+            | beam.ParDo(Write(str(out)))
+        )
+
+
+def delivery(out: Path) -> Iterator[tuple]:
+    """Rows (hour as text, dimensions, counts) of a finished run that are not all zero."""
+    for path in out.glob("*.json"):
+        for key, counts in json.loads(path.read_text()):
+            hour, *dimensions = json.loads(key)
+            yield (f"{np.datetime64(hour, 'us').astype('datetime64[s]')}Z", *dimensions, *counts)

@@ -1,0 +1,53 @@
+"""Interning of text slices: each distinct text once, found by fingerprint, so that Python sees few texts and no event."""
+
+import numpy as np
+from numba import njit
+
+from measurement.columnar.hashing import fingerprint
+from measurement.columnar.table import Keys
+
+
+@njit(cache=True, nogil=True)
+def _slice_keys(buf, starts, lengths, hi, lo):
+    for i in range(len(starts)):
+        hi[i], lo[i] = fingerprint(buf, starts[i], lengths[i], 0)
+
+
+class Labels:
+    """A batch's texts, each once, and the codes that name them."""
+
+    def __init__(self):
+        self.texts: list[str] = []
+        self._codes: dict[str, int] = {}
+
+    def code(self, text: str) -> int:
+        code = self._codes.get(text)
+        if code is None:
+            code = self._codes[text] = len(self.texts)
+            self.texts.append(text)
+        return code
+
+    def codes(self, buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+        """Codes (int32, the shape of ``starts``) of text slices; -1 where the length is not positive."""
+        out = np.full(starts.shape, -1, np.int32)
+        at = lengths > 0
+        found, texts = distinct(buf, starts[at], lengths[at])
+        out[at] = np.array([self.code(t) for t in texts], np.int32)[found] if texts else -1
+        return out
+
+
+def distinct(buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[str]]:
+    """(number of each slice's text among the distinct ones, the distinct texts in order of first sight)."""
+    hi, lo = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint64)
+    _slice_keys(buf, starts, lengths, hi, lo)
+    found = Keys().add(hi, lo)
+    first = firsts(found)
+    return found, [buf[s : s + n].tobytes().decode() for s, n in zip(starts[first].tolist(), lengths[first].tolist())]
+
+
+def firsts(found: np.ndarray) -> np.ndarray:
+    """Where each number 0, 1, 2 … is first seen in ``found``, whose numbers were given in order of first sight."""
+    if not len(found):
+        return np.empty(0, np.int64)
+    highest = np.maximum.accumulate(found)
+    return np.flatnonzero(np.diff(highest, prepend=-1))
