@@ -8,9 +8,12 @@ take turns. So forms are timed interleaved, the median stands, and the extremes 
 
 import gc
 import json
+import logging
+import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
@@ -18,6 +21,7 @@ from datetime import UTC
 from pathlib import Path
 
 import orjson
+import psutil
 from rich.console import Console
 from rich.table import Table
 
@@ -60,6 +64,74 @@ def keyed(rows: Iterable[tuple]) -> dict[tuple, tuple]:
 
 def _hour(at) -> str:
     return at if isinstance(at, str) else at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@dataclass
+class Watched:
+    """A program that ran in processes of its own: when it said what, and what its processes took, by their role."""
+
+    seconds: float = 0.0
+    starting: float = 0.0  # seconds until it said for the first time that it had read events
+    cpu: dict[str, float] = field(default_factory=dict)
+    peak: dict[str, int] = field(default_factory=dict)  # bytes resident
+    samples: list[tuple[float, int, dict[str, int]]] = field(default_factory=list)  # seconds, events read, bytes resident
+
+
+def watched(program: Callable, *args, every: float = 0.2) -> Watched:
+    """Runs ``program(*args, read)`` in a new process, which calls ``read`` with how many events it has read, and watches it
+    and all its descendants. Exits if it fails."""
+    context = multiprocessing.get_context("spawn")
+    told, tell = context.Pipe(duplex=False)
+    process = context.Process(target=_tell_by, args=(tell, program, args))
+    it, began, events = Watched(), time.monotonic(), 0
+    cpu: dict[tuple, tuple[str, float]] = {}
+    process.start()
+    tell.close()
+    root = psutil.Process(process.pid)
+    while process.is_alive():
+        process.join(every)
+        while told.poll():
+            try:
+                events = told.recv()
+            except EOFError:
+                break
+            if events and not it.starting:
+                it.starting = time.monotonic() - began
+        resident: dict[str, int] = {}
+        for one in _family(root):
+            try:
+                role, times, bytes_ = _role(one, root), one.cpu_times(), one.memory_info().rss
+            except psutil.Error:
+                continue
+            cpu[one.pid, one.create_time()] = role, times.user + times.system
+            resident[role] = resident.get(role, 0) + bytes_
+        it.samples.append((time.monotonic() - began, events, resident))
+        for role, bytes_ in resident.items():
+            it.peak[role] = max(it.peak.get(role, 0), bytes_)
+    it.seconds = time.monotonic() - began
+    if process.exitcode:
+        sys.exit(f"{program.__module__}.{program.__name__} failed with {process.exitcode}")
+    for role, seconds in cpu.values():
+        it.cpu[role] = it.cpu.get(role, 0.0) + seconds
+    return it
+
+
+def _tell_by(tell, program: Callable, args: tuple) -> None:
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)  # Beam announces an engine's start and end as warnings
+    program(*args, tell.send)
+
+
+def _family(root: psutil.Process) -> list[psutil.Process]:
+    try:
+        return [root, *root.children(recursive=True)]
+    except psutil.Error:
+        return []
+
+
+def _role(process: psutil.Process, root: psutil.Process) -> str:
+    if process.name().startswith("prism"):
+        return "Prism"
+    return "caller" if process.pid == root.pid else "job"
 
 
 def machine() -> str:

@@ -544,7 +544,10 @@ class Oracle:
 
         first = self.standing.get(identity)
         if first is not None and first.event["event_time"] < watermark - DEDUP_HORIZON:
-            first = None  # remembered no longer
+            # Remembered no longer; if it was an impression, what follows with its id does not follow it any more.
+            if first.event["event_type"] == "impression":
+                self.impressions.pop(impression_of(first.event), None)
+            first = None
         if first is not None:
             same = content_of(first.event) == content_of(event)
             arrival.state = "duplicate" if same else "id_conflict"

@@ -92,7 +92,6 @@ class EventsReader(UnboundedReader):
     def get_watermark(self) -> Timestamp:
         if self._done:
             return MAX_TIMESTAMP
-        # What a late event may still change is kept for as long as deduplication remembers.
         return MIN_TIMESTAMP if self._watermark == NO_WATERMARK else Timestamp(micros=self._watermark)
 
     def get_checkpoint_mark(self) -> Place:
@@ -190,9 +189,12 @@ class Join(beam.DoFn):
     def process(self, element, held=beam.DoFn.StateParam(HELD), over=beam.DoFn.TimerParam(OVER)):
         _, event = element
         known = held.read() or {"ids": {}, "impression": None, "seen": [], "waiting": []}
-        if event["id"] in known["ids"]:
-            return  # a duplicate, or a conflict with what came first
-        known["ids"][event["id"]] = event["digest"]
+        if event["id"] not in known["ids"]:  # else a duplicate, or a conflict with what came first
+            known["ids"][event["id"]] = event["digest"]
+            yield from self._accept(known, event, over)
+            held.write(known)
+
+    def _accept(self, known: dict, event: dict, over):
         if event["type"] == "impression":
             known["impression"] = event
             yield event["row"], _impression(event)
@@ -204,10 +206,9 @@ class Join(beam.DoFn):
             impression = known["impression"]
             if impression is None:
                 known["waiting"].append(event)
-                over.set(Timestamp(micros=min(w["time"] for w in known["waiting"]) + COUNTING.join_horizon))
+                over.set(_wait_ends(known["waiting"]))
             elif abs(event["time"] - impression["time"]) <= COUNTING.join_horizon:
                 yield from self._follow(known, event)
-        held.write(known)
 
     @on_timer(OVER)
     def on_over(self, held=beam.DoFn.StateParam(HELD), over=beam.DoFn.TimerParam(OVER), at=beam.DoFn.TimestampParam):
@@ -219,7 +220,7 @@ class Join(beam.DoFn):
         for orphan in orphans:
             del known["ids"][orphan["id"]]  # the id may come again
         if known["waiting"]:
-            over.set(Timestamp(micros=min(w["time"] for w in known["waiting"]) + COUNTING.join_horizon))
+            over.set(_wait_ends(known["waiting"]))
         held.write(known)
 
     @staticmethod
@@ -227,6 +228,12 @@ class Join(beam.DoFn):
         impression = known["impression"]
         if not event["invalid"] and not impression["invalid"]:
             yield impression["row"], _followup(impression, event, known["seen"])
+
+
+def _wait_ends(waiting: list[dict]) -> Timestamp:
+    """When the first of them is an orphan, rounded up to the milliseconds that timers know."""
+    micros = min(event["time"] for event in waiting) + COUNTING.join_horizon
+    return Timestamp(micros=-(-micros // 1_000) * 1_000)
 
 
 def _impression(event: dict) -> list[int]:

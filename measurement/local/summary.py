@@ -12,7 +12,6 @@ from measurement.local.reconcile import Result
 from measurement.local.run import Progress
 from measurement.local.status import Status
 from measurement.local.warehouse import Warehouse
-from measurement.model.events import DIMENSIONS
 from measurement.model.tables import DELIVERY
 
 _PLAIN_SECONDS = 2.0  # between lines where there is no terminal
@@ -58,7 +57,7 @@ def _line(p: Progress) -> str:
     if not p.events:
         return "starting the engine"
     rate = p.taken / p.seconds if p.seconds else 0
-    lag = f"{p.events - p.rejected - p.taken:,} under way"
+    lag = f"lag {p.events - p.rejected - p.taken:,} events"
     at = f"{datetime.fromtimestamp(p.watermark / 1e6, UTC):%Y-%m-%d %H:%M:%S}Z" if p.watermark and p.watermark > 0 else "-"
     read = "" if p.watermark is not None else ", all read, closing hours"
     return f"{p.events:,} events read, {rate:,.0f} events/s, watermark {at}, {lag}{read}"
@@ -140,7 +139,7 @@ def show_status(status: Status) -> None:
 
 def show_head(warehouse: Warehouse, rows: int) -> None:
     """The first delivery rows by hour and dimensions, the columns that have values."""
-    names = ["window_start", *DIMENSIONS[:4], "format", "country", "currency", *(c.name for c in DELIVERY.values), "status"]
+    names = ["window_start", "advertiser_id", "campaign_id", "creative_id", "placement_id", "format", "country", "currency", *(c.name for c in DELIVERY.values), "status"]
     with warehouse.read() as db:
         found = db.execute(f"SELECT {', '.join(names)} FROM delivery_latest ORDER BY ALL LIMIT {int(rows)}").fetchall()
     console = _console()
