@@ -88,7 +88,7 @@ def _step(avro_type) -> tuple[int, int] | None:
 READER = Program.for_schema(SCHEMA)
 
 
-@njit(inline="always")
+@njit
 def _varint(buf, at, end):
     """(value, next position, error) of a zigzag varint in ``buf[at:end]``."""
     if at < end and buf[at] < 128:  # nearly every union branch and text length
@@ -113,7 +113,7 @@ def _varint(buf, at, end):
 _HIGH_BITS = np.uint64(0x8080808080808080)
 
 
-@njit(inline="always")
+@njit
 def _utf8(buf, start, end):
     """Whether the bytes are well-formed UTF-8 (Unicode 15, table 3-7: no overlong forms, no surrogates)."""
     high = np.uint64(0)

@@ -23,12 +23,12 @@ _F2 = np.uint64(0xC4CEB9FE1A85EC53)
 _33 = np.uint64(33)
 
 
-@njit(inline="always")
+@njit
 def _rotl(x, r):
     return (x << np.uint64(r)) | (x >> np.uint64(64 - r))
 
 
-@njit(inline="always")
+@njit
 def avalanche(k):
     """The finaliser of MurmurHash3: every input bit reaches every output bit."""
     k ^= k >> _33
@@ -53,7 +53,7 @@ def _load(typing_context, buf, at):
     return types.uint64(buf, types.int64), generate
 
 
-@njit(inline="always")
+@njit
 def word(buf, start, length):
     """Up to 8 bytes of ``buf`` from ``start``, little-endian, zero-padded."""
     if start + 8 <= len(buf):
@@ -67,7 +67,7 @@ def word(buf, start, length):
     return w
 
 
-@njit(inline="always")
+@njit
 def _block(h1, h2, k1, k2):
     h1 ^= _rotl(k1 * _C1, 31) * _C2
     h1 = (_rotl(h1, 27) + h2) * _FIVE + _N1
@@ -76,7 +76,7 @@ def _block(h1, h2, k1, k2):
     return h1, h2
 
 
-@njit(inline="always")
+@njit
 def _finish(h1, h2, length):
     h1 ^= np.uint64(length)
     h2 ^= np.uint64(length)

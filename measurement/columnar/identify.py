@@ -29,7 +29,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 TEST_ADVERTISER = "test:"
 
 
-@njit(inline="always")
+@njit
 def _fields(buf, v, n, fields, seed):
     """Fingerprint of several text fields in order; null differs from every text."""
     h1, h2 = np.uint64(seed), np.uint64(0)
@@ -42,7 +42,7 @@ def _fields(buf, v, n, fields, seed):
     return h1, h2
 
 
-@njit(inline="always")
+@njit
 def _digest(buf, v, n):
     """64-bit digest of the content: every field but received_time. It only tells duplicate from id_conflict."""
     h = np.uint64(0)

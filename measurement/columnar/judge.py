@@ -50,7 +50,7 @@ _FORMATS = _text_keys(e.FORMATS)
 SHOWS_VIEW, SHOWS_DISPLAY, SHOWS_VIDEO, SHOWS_AUDIBLE = 1, 2, 4, 8
 
 
-@njit(inline="always")
+@njit
 def _one_of(buf, start, length, keys):
     """Index of the text among ``keys``, -1 if none."""
     if length > 16:
@@ -63,7 +63,7 @@ def _one_of(buf, start, length, keys):
     return -1
 
 
-@njit(inline="always")
+@njit
 def _plain_ipv4(buf, start, length):
     """Four decimal octets without leading zeros."""
     if length < 7 or length > 15:

@@ -6,6 +6,7 @@ the workers' own words go to standard error.
 
 import json
 import logging
+import os
 import re
 import signal
 import sys
@@ -86,7 +87,11 @@ def main() -> int:
 
 def _tell(run: str, done: threading.Event) -> None:
     while not done.wait(_TELL_SECONDS):
-        _say(**asdict(flow.PROGRESS.get(run, flow.Progress())), taken=flow.taken(run))
+        try:
+            _say(**asdict(flow.PROGRESS.get(run, flow.Progress())), taken=flow.taken(run))
+        except BrokenPipeError:  # nobody listens: the run was killed, and nobody takes what this process writes
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
 
 
 def _say(**what) -> None:

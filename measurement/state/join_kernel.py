@@ -38,7 +38,7 @@ _SEEN_MEASURABLE, _SEEN_VIEWABLE, _SEEN_AUDIBLE, _SEEN_START = 1, 2, 4, 8
 _HOUR = e.MICROS_PER_HOUR
 
 
-@njit(inline="always")
+@njit
 def _find(table, entries, hi, lo):
     """(entry or -1, slot where the search ended)."""
     mask = len(table) - 1
@@ -50,24 +50,24 @@ def _find(table, entries, hi, lo):
         slot = (slot + 1) & mask
 
 
-@njit(inline="always")
+@njit
 def _is_followup(kind):
     return kind != e.IMPRESSION and kind != e.CONVERSION
 
 
-@njit(inline="always")
+@njit
 def _is_its_own_parent(entry):
     """A follow-up that carries its impression's id as its own: it holds that identity, so no impression can come."""
     return entry.id_hi == entry.parent_hi and entry.id_lo == entry.parent_lo
 
 
-@njit(inline="always")
+@njit
 def _stands(entry):
     """Whether follow-ups can join the entry."""
     return entry.status == STANDS and entry.type == e.IMPRESSION
 
 
-@njit(inline="always")
+@njit
 def _closed(time, watermark, lateness):
     """Whether the hour of ``time`` was closed at the watermark: 0 or 1, also the lane of its changes."""
     return 1 if watermark >= (time // _HOUR + 1) * _HOUR + lateness else 0
@@ -117,7 +117,7 @@ def _sums(entries, at, sums):
         f = entries[f].link
 
 
-@njit(inline="always")
+@njit
 def _lane(acc, marks, touched, row, lane):
     """The sums to change, noting the row as touched."""
     if not marks[row]:
