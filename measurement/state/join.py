@@ -24,7 +24,7 @@ from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAIT
 from measurement.state.ring import SLOTS, Buckets, Changes
 
 _VERSION = 1
-_CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1")])
+_CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
 _NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
 
@@ -107,7 +107,7 @@ class JoinShard:
         resolution = np.empty(len(resolved), np.uint8)
         self.count, decided = kernel.absorb(
             rows, row_of, label_of, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
-            self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, resolved, resolution)
+            self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, resolved, resolution)
         effects = Effects(delivery=self._harvest(LATE))
         changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects)
         self._tally(batch, outcomes, effects)
@@ -190,10 +190,12 @@ class JoinShard:
             started = starts[(at[starts] == entry) & (starts < by)]  # in this very batch, if the watermark leapt
             event = (batch, int(started[-1])) if len(started) else self.waiting.pop(entry)
             changes.append(self._orphan(_whole(*event), int(batch.rows["watermark"][by]), effects))
-        joined, by = resolved[resolution != kernel.ORPHAN].T
+        changes.append(_changes(self.entries[resolved[resolution == kernel.FORGOTTEN, 0]]))
+        joins = (resolution == kernel.INVALID) | (resolution == kernel.COUNTED)
+        joined, by = resolved[joins].T
         if len(joined):
             entries = self.entries[joined]
-            self._tally_entries(entries, resolution[resolution != kernel.ORPHAN], batch.rows["watermark"][by], effects)
+            self._tally_entries(entries, resolution[joins], batch.rows["watermark"][by], effects)
             changes.append(_changes(entries))
             for entry in joined.tolist():
                 self.waiting.pop(entry, None)
@@ -369,7 +371,8 @@ class JoinShard:
     def restore(self, runs) -> None:
         """Rebuilds the machine from its log: the runs of every slot, each slot's in the order of writing."""
         self._reset()
-        waiting: dict[tuple[int, int], tuple[EventBatch, int]] = {}
+        # By identity and time: an id that was freed may wait again in another slot, whichever is read first.
+        waiting: dict[tuple[int, int, int], tuple[EventBatch, int]] = {}
         shelves: dict[int, tuple[list, Keys, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
         for run in runs:
             bucket, labels, hi, lo, hours, codes, entries, waits, noted = unpack(_VERSION, run)
@@ -387,14 +390,16 @@ class JoinShard:
             entries["source"] = label_of[entries["source"]]
             of_row = entries["row"] >= 0
             entries["row"][of_row] = np.array(rows or [0], np.int32)[entries["row"][of_row]]
-            kept = grown(kept, ids.rows + len(entries)) if ids.rows + len(entries) > len(kept) else kept
-            kept[ids.add(entries["id_hi"], entries["id_lo"])] = entries
             noted = np.frombuffer(noted, _CHANGE)
+            need = ids.rows + len(noted) + len(entries)
+            kept = grown(kept, need) if need > len(kept) else kept
+            # What became of earlier entries comes first: a freed id may have come again in the same call.
             at = ids.add(noted["hi"], noted["lo"])
-            kept["status"][at], kept["verdict"][at] = noted["status"], noted["verdict"]
+            kept["status"][at], kept["verdict"][at], kept["joined"][at] = noted["status"], noted["verdict"], noted["joined"]
+            kept[ids.add(entries["id_hi"], entries["id_lo"])] = entries
             shelves[bucket] = rows, ids, kept
             waits = EventBatch.decode(bytes(waits))
-            ids = zip(waits.rows["id_hi"].tolist(), waits.rows["id_lo"].tolist())
+            ids = zip(waits.rows["id_hi"].tolist(), waits.rows["id_lo"].tolist(), waits.rows["time"].tolist())
             waiting.update((identity, (waits, i)) for i, identity in enumerate(ids))
         entries = [kept[: ids.rows] for _, ids, kept in shelves.values()]
         self._rebuild(np.concatenate(entries) if entries else np.zeros(0, ENTRY), waiting)
@@ -409,7 +414,7 @@ class JoinShard:
         log.rows += len(found)
         return found.tolist()
 
-    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int], tuple[EventBatch, int]]) -> None:
+    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int, int], tuple[EventBatch, int]]) -> None:
         """Takes entries (of any status) for all that is remembered; chains and table are made anew."""
         entries = entries[(entries["status"] == WAITING) | (entries["status"] == STANDS)]
         room = 2 * len(entries) + 1024
@@ -420,7 +425,7 @@ class JoinShard:
         self.waiting, self._due = {}, defaultdict(list)
         at = np.flatnonzero(entries["status"] == WAITING)
         if len(at):
-            ids = zip(entries["id_hi"][at].tolist(), entries["id_lo"][at].tolist())
+            ids = zip(entries["id_hi"][at].tolist(), entries["id_lo"][at].tolist(), entries["time"][at].tolist())
             self._wait(at.astype(np.int32), _gathered([waiting[identity] for identity in ids]))
 
     def _forget(self, first: int) -> None:
@@ -448,7 +453,8 @@ class JoinShard:
         all_codes = np.zeros((room, codes.shape[1]), np.int32)
         hours[: len(rows)], local[: len(rows)], all_codes[: len(rows)] = self.row_hours[rows], self.row_local[rows], codes
         self._set_rows(keys, hours, all_codes, local)
-        waiting = {(int(b.rows["id_hi"][i]), int(b.rows["id_lo"][i])): (b, i) for b, i in self.waiting.values()}
+        waiting = {(int(b.rows["id_hi"][i]), int(b.rows["id_lo"][i]), int(b.rows["time"][i])): (b, i)
+                   for b, i in self.waiting.values()}
         self._rebuild(entries, waiting)
         slots = {bucket % SLOTS for bucket in expired}
         for bucket in [b for b in self._log if b % SLOTS in slots]:
@@ -507,10 +513,10 @@ def _gathered(events: list[tuple[EventBatch, int]]) -> EventBatch:
 
 
 def _changes(entries: np.ndarray) -> np.ndarray:
-    """The status and verdict of entries, as a log tells them."""
+    """What can change of entries, as a log tells it."""
     changes = np.zeros(len(entries), _CHANGE)
     changes["hi"], changes["lo"], changes["time"] = entries["id_hi"], entries["id_lo"], entries["time"]
-    changes["status"], changes["verdict"] = entries["status"], entries["verdict"]
+    changes["status"], changes["verdict"], changes["joined"] = entries["status"], entries["verdict"], entries["joined"]
     return changes
 
 

@@ -21,14 +21,16 @@ ENTRY = np.dtype([
     ("row", "i4"),  # impression: its delivery row
     ("source", "i4"),  # label
     ("seen", "u2"),  # impression: what it was counted for already, of the once-per-impression counts
-    ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("status", "u1"), ("unused", "u2"),
+    ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("status", "u1"),
+    ("joined", "u2"),  # follow-up: which of the impressions that had this id it joined, by the digest's low bits
 ])
 IDENTITY_BYTES = 32
 
-PLACEHOLDER, WAITING, STANDS, FREE = range(4)  # status; FREE: a rejected orphan, whose id may come again
+# Status; FREE: a rejected orphan or one older than the dedup horizon, whose id may come again under a new entry.
+PLACEHOLDER, WAITING, STANDS, FREE = range(4)
 
 # Outcome codes of this stage; 0: still waiting.
-WAITS, ID_CONFLICT, DUPLICATE, ORPHAN, INVALID, COUNTED = range(6)
+WAITS, ID_CONFLICT, DUPLICATE, ORPHAN, INVALID, COUNTED, FORGOTTEN = range(7)  # FORGOTTEN: only as a resolution
 OUTCOMES = ("", "id_conflict", "duplicate", "orphan", "invalid_traffic", "counted")
 
 _DISPLAY, _VIDEO, _AUDIO = 1, 2, 3  # an impression's ``shows``
@@ -65,6 +67,24 @@ def _is_its_own_parent(entry):
 def _stands(entry):
     """Whether follow-ups can join the entry."""
     return entry.status == STANDS and entry.type == e.IMPRESSION
+
+
+@njit
+def _mark(impression):
+    return np.uint16(impression.digest & np.uint64(0xFFFF))
+
+
+@njit
+def _inherit(entries, old, new):
+    """Hands the chain of an id's former entry to its new one: what waits, not what had joined the former one."""
+    f = entries[old].link
+    entries[old].link = -1
+    while f >= 0:
+        after = entries[f].link
+        if entries[f].status == WAITING:
+            entries[f].link = entries[new].link
+            entries[new].link = f
+        f = after
 
 
 @njit
@@ -161,7 +181,7 @@ def _chain_of(table, entries, count, followup):
 
 
 @njit(cache=True, nogil=True)
-def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, join, lateness,
+def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, dedup, join, lateness,
            outcomes, at, resolved, resolution):
     """Takes in a batch. ``row_of`` is each impression's delivery row, ``source_of`` maps batch labels to the shard's.
 
@@ -180,13 +200,21 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
             resolved[decided, 0], resolved[decided, 1] = found, i
             resolution[decided] = ORPHAN
             decided += 1
+        elif found >= 0 and entries[found].status == STANDS and new.watermark > entries[found].time + dedup:
+            entries[found].status = FREE
+            resolved[decided, 0], resolved[decided, 1] = found, i
+            resolution[decided] = FORGOTTEN
+            decided += 1
         if found >= 0 and (entries[found].status == WAITING or entries[found].status == STANDS):
             outcomes[i] = DUPLICATE if entries[found].digest == new.digest else ID_CONFLICT
             continue
-        chained = found >= 0 and entries[found].status == FREE
-        if found < 0:
+        heads = not _is_followup(new.type) or _is_its_own_parent(new)  # its id is that of an impression
+        if found < 0 or entries[found].status == FREE:
+            old = found
             found = count
             count = _enter(table, entries, count, slot, new.id_hi, new.id_lo)
+            if old >= 0 and heads:
+                _inherit(entries, old, found)
         here = entries[found]
         here.digest = new.digest
         here.time = new.time
@@ -195,6 +223,7 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
         here.price = new.price
         here.source = source_of[new.source]
         here.seen = 0
+        here.joined = 0
         here.type = new.type
         here.verdict = new.verdict
         here.shows = new.shows
@@ -211,6 +240,7 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
                 if (entries[f].status == WAITING and abs(entries[f].time - new.time) <= join
                         and new.watermark < entries[f].time + join):
                     entries[f].status = STANDS
+                    entries[f].joined = _mark(here)
                     resolved[decided, 0], resolved[decided, 1] = f, i
                     resolution[decided] = _outcome(entries, f, found)
                     decided += 1
@@ -218,12 +248,12 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
             _sums(entries, found, _lane(acc, marks, touched, here.row, _closed(new.time, new.watermark, lateness)))
         else:
             imp = -1
-            if not _is_its_own_parent(here):
+            if not heads:
                 imp, count = _chain_of(table, entries, count, found)
-                if not chained:
-                    here.link = entries[imp].link
-                    entries[imp].link = found
+                here.link = entries[imp].link
+                entries[imp].link = found
             if imp >= 0 and _stands(entries[imp]) and abs(entries[imp].time - new.time) <= join:
+                here.joined = _mark(entries[imp])
                 outcomes[i] = _outcome(entries, found, imp)
                 if outcomes[i] == COUNTED:
                     lane = _closed(entries[imp].time, new.watermark, lateness)
@@ -259,8 +289,8 @@ def judge(table, entries, hi, lo, verdict, watermark, acc, marks, touched, laten
     imp = at
     if _is_followup(entries[at].type):
         imp, _ = _find(table, entries, entries[at].parent_hi, entries[at].parent_lo)
-        if imp < 0:
-            return -1
+        if imp < 0 or not _stands(entries[imp]) or entries[at].joined != _mark(entries[imp]):
+            return -1  # its impression is forgotten: nothing can change it any more
     lane = _closed(entries[imp].time, watermark, lateness)
     sums = np.zeros(acc.shape[2], np.int64)
     _sums(entries, imp, sums)
@@ -318,7 +348,7 @@ def relink(table, entries, count):
             imp, count = _chain_of(table, entries, count, i)
         else:
             imp, _ = _find(table, entries, entries[i].parent_hi, entries[i].parent_lo)
-            if imp < 0:
+            if imp < 0 or not _stands(entries[imp]) or entries[i].joined != _mark(entries[imp]):
                 continue  # its impression is forgotten: nothing can change it any more
         entries[i].link = entries[imp].link
         entries[imp].link = i

@@ -54,8 +54,8 @@ class OrdersShard:
             watermark = int(row["watermark"])
             order = int(row["parent_hi"]), int(row["parent_lo"])
             old = self.standing.get(order)
-            if old is not None and int(old.row["time"]) < watermark - self.counting.dedup_horizon:
-                old = None  # forgotten
+            if old is not None and self._gives_way(old, new):
+                old = None
             if old is not None and old.rank < new.rank:
                 ledger[self._key(new, watermark, LATE, "duplicate")] += 1
                 continue
@@ -124,9 +124,14 @@ class OrdersShard:
                 new = Standing(row.copy(), event_id, source)
                 order = int(row["parent_hi"]), int(row["parent_lo"])
                 old = self.standing.get(order)
-                # The later of two runs of one event has its latest verdict.
-                if old is None or new.rank <= old.rank:
+                # The later of two runs of one event has its latest verdict; slots are read in any order.
+                if old is None or new.rank == old.rank or self._gives_way(old, new) or (
+                        new.rank < old.rank and not self._gives_way(new, old)):
                     self._stand(order, new)
+
+    def _gives_way(self, old: Standing, new: Standing) -> bool:
+        """Whether the old conversion of an order was out of memory when the new one was read."""
+        return old.rank[0] < int(new.row["watermark"]) - self.counting.dedup_horizon
 
 
 def _outcome(it: Standing) -> str:
