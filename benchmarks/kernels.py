@@ -33,10 +33,10 @@ from measurement.columnar.decode import Decoded, blobs, decode_blocks, decode_da
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.columnar.judge import ACCEPTED, SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO, judge
-from measurement.columnar.publication import of_revisions
 from measurement.columnar.table import Keys
 from measurement.io.files import FRAME_EVENTS
 from measurement.io.framing import READER_SCHEMA, Frame, frames
+from measurement.io.publication import of_revisions
 from measurement.io.watermark import END, FileWatermark
 from measurement.model import events as e
 from measurement.model.policy import Policy

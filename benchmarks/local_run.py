@@ -56,17 +56,16 @@ def main() -> None:
     args = parser.parse_args()
     before = machine()
     with tempfile.TemporaryDirectory() as folder:
-        logs = {events: Path(folder, str(events)) for events in (args.events, args.peer_events)}
-        for events, log in logs.items():
-            simulate(SimulateOptions(events=events, seed=7, files=1), log)
+        log, small = Path(folder, "log"), Path(folder, "small")
+        simulate(SimulateOptions(events=args.events, seed=7), log)
+        simulate(SimulateOptions(events=args.peer_events, seed=7, files=1), small)
         ours, peers = [], []
         for run in range(args.runs):
-            log, out = logs[args.events], Path(folder, f"out-{run}")
+            out, peer_out = Path(folder, f"out-{run}"), Path(folder, f"peer-{run}")
             ours.append(watched(run_local, log, out, None))
             check_local(log, out)
-            log, out = logs[args.peer_events], Path(folder, f"peer-{run}")
-            peers.append(watched(run_per_element, log, out))
-            check_per_element(log, out)
+            peers.append(watched(run_per_element, small, peer_out))
+            check_per_element(small, peer_out)
     figures = compared({"local run": (args.events, ours), "one element an event": (args.peer_events, peers)})
     publish("local_run", before, [figures], runs=args.runs)
 

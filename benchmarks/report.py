@@ -117,7 +117,7 @@ def watched(program: Callable, *args, every: float = 0.2) -> Watched:
 
 
 def _tell_by(tell, program: Callable, args: tuple) -> None:
-    logging.getLogger("apache_beam").setLevel(logging.ERROR)  # Beam announces an engine's start and end as warnings
+    logging.disable(logging.WARNING)  # Beam announces an engine's start and end as warnings
     program(*args, tell.send)
 
 
@@ -131,7 +131,7 @@ def _family(root: psutil.Process) -> list[psutil.Process]:
 def _role(process: psutil.Process, root: psutil.Process) -> str:
     if process.name().startswith("prism"):
         return "Prism"
-    return "caller" if process.pid == root.pid else "job"
+    return "main" if process.pid == root.pid else "job"
 
 
 def machine() -> str:

@@ -56,6 +56,10 @@ class OrdersShard:
             old = self.standing.get(order)
             if old is not None and self._gives_way(old, new):
                 old = None
+            if old is not None and self._gives_way(new, old):
+                # Shards of the stage before run apart: this one was read first, and was out of memory for the other.
+                ledger[self._key(new, watermark, LATE, _outcome(new))] += 1
+                continue
             if old is not None and old.rank < new.rank:
                 ledger[self._key(new, watermark, LATE, "duplicate")] += 1
                 continue
