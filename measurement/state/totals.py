@@ -143,6 +143,8 @@ class TotalsShard:
 
     def next_due(self) -> int | None:
         """The watermark (µs) at which ``advance`` next closes or forgets something; None if there is nothing."""
+        if self.watermark == _END:
+            return None
         due = [int(self._closes(hour)) for hour in self._open]
         due += [self.buckets.expires(b) for b in self._size if b != TIMELESS]
         return min(due, default=None)
@@ -177,7 +179,8 @@ class TotalsShard:
             out.append(self._publish(late, np.full(len(late), RESTATED), tick))
             self._log(at)
         first = self.buckets.first_kept(watermark)
-        expired = [b for b in self._size if b != TIMELESS and b < first]
+        # Nothing is forgotten at the end of the stream: what still comes with its last watermark must find its row.
+        expired = [b for b in self._size if b != TIMELESS and b < first and self.watermark < _END]
         if expired:
             out += filter(None, [self.flush(tick)])  # what is forgotten is published first
             self._forget(expired, first)

@@ -24,6 +24,8 @@ _DETAILS = {
 class Join(KeyedMachine):
     """(shard, EventBatch) to TALLIES, ROWS and ORDERS (shard, EventBatch)."""
 
+    stages_behind = 2
+
     def __init__(self, config: RunConfig):
         super().__init__(config.run, "join")
         self._config = config

@@ -11,14 +11,15 @@ import threading
 
 import apache_beam as beam
 from apache_beam.coders import BytesCoder
+from apache_beam.pvalue import TaggedOutput
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import BagStateSpec, ReadModifyWriteStateSpec, TimerSpec, on_timer
-from apache_beam.transforms.window import GlobalWindow
+from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from measurement.state.ring import SLOTS
 
-_END_OF_TIME = GlobalWindow().max_timestamp().micros
+END_OF_TIME = GlobalWindow().max_timestamp().micros  # µs; timers know no later time
 _MILLISECOND = 1_000
 END_OF_STREAM = 2**63 - 1  # the watermark (µs) behind the last event
 
@@ -79,6 +80,9 @@ class KeyedMachine(beam.DoFn):
     def advance(self, key: str, machine, watermark: int):
         raise NotImplementedError
 
+    # Keyed stages that take this one's outputs: theirs must end later, since a stage's last outputs bear the time of its
+    # own end and a watermark lets timers of that very time fire before them.
+    stages_behind = 0
     flush_after: float | None = None  # seconds until what a machine holds back is published without a further batch
 
     def flush(self, key: str, machine):
@@ -95,7 +99,7 @@ class KeyedMachine(beam.DoFn):
     ):
         key, batch = element
         log = l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12
-        end.set(Timestamp(micros=_END_OF_TIME))
+        end.set(Timestamp(micros=END_OF_TIME - self.stages_behind * _MILLISECOND))
         yield from self._call(key, token, due, flush, log, lambda machine: self.absorb(key, machine, batch))
 
     @on_timer(DUE)
@@ -121,9 +125,19 @@ class KeyedMachine(beam.DoFn):
         l9=beam.DoFn.StateParam(LOG9), l10=beam.DoFn.StateParam(LOG10), l11=beam.DoFn.StateParam(LOG11),
         l12=beam.DoFn.StateParam(LOG12),
     ):
-        # All that was due one time after the other is due at once when a stream ends.
+        # All that was due one time after the other is done at once when a stream ends, but bears the time when the first
+        # of it was due: by the time of the end, later stages have forgotten what it changes.
         log = l0, l1, l2, l3, l4, l5, l6, l7, l8, l9, l10, l11, l12
-        yield from self._call(key, token, due, flush, log, lambda machine: self.advance(key, machine, END_OF_STREAM))
+        yield from self._call(key, token, due, flush, log, lambda machine: self._end(key, machine))
+
+    def _end(self, key: str, machine):
+        first = machine.next_due()
+        time = Timestamp(micros=min(END_OF_TIME if first is None else first, END_OF_TIME))
+        for output in self.advance(key, machine, END_OF_STREAM):
+            if isinstance(output, TaggedOutput):
+                yield TaggedOutput(output.tag, TimestampedValue(output.value, time))
+            else:
+                yield TimestampedValue(output, time)
 
     @on_timer(FLUSH)
     def on_flush(self, key=beam.DoFn.KeyParam, token=beam.DoFn.StateParam(TOKEN)):
@@ -155,7 +169,8 @@ class KeyedMachine(beam.DoFn):
             due.clear()
         else:
             # Timers know milliseconds: rounded up, so that the watermark has passed the time when one fires.
-            due.set(Timestamp(micros=min(-(-next_due // _MILLISECOND) * _MILLISECOND, _END_OF_TIME)))
+            at_most = END_OF_TIME - self.stages_behind * _MILLISECOND
+            due.set(Timestamp(micros=min(-(-next_due // _MILLISECOND) * _MILLISECOND, at_most)))
         if self.flush_after is not None:
             if machine.dirty:
                 flush.set(Timestamp.now() + self.flush_after)

@@ -9,6 +9,8 @@ from measurement.transforms.keyed import KeyedMachine
 class Orders(KeyedMachine):
     """(shard, EventBatch) of conversions that name an order to (str, Deltas) of the ledger."""
 
+    stages_behind = 1
+
     def __init__(self, config: RunConfig):
         super().__init__(config.run, "orders")
         self._config = config
