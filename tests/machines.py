@@ -158,7 +158,7 @@ class Run:
         for watermark, times in zip(self.files, heads):
             watermark.open(times)
         self.positions = [0] * len(heads)  # events read
-        self.known: dict[Identity, tuple[int, int]] = {}  # fingerprints of the identities seen
+        self.known: dict[Identity, tuple[int, int, int]] = {}  # of the identities seen: shard and fingerprint
         self.robots: set[Identity] = set()
         self.judged: dict[Identity, str] = {}
 
@@ -185,9 +185,10 @@ class Run:
         edge = len(events), len(events), sum(len(event.payload) for event in events)
         intake = take_in(decoded(events), origin, edge, POLICY, self.files[file], others, is_robot)
         self._reject(intake.rejects)
-        again = self._identify(intake.batch, first)
+        again = []
         for shard, batch in intake.batch.split(self.engine.event_shards):
             self.joins[shard].queue.append((intake.before, travelled(batch)))
+            again += self._identify(shard, batch, first)
         for table, deltas in intake.tallies.items():
             self._tally(intake.before, table, deltas)
         for identity in again:
@@ -204,13 +205,13 @@ class Run:
         if identity in self.known:
             self._give(identity)
 
-    def _identify(self, batch: EventBatch, like: Received) -> list[Identity]:
+    def _identify(self, shard: int, batch: EventBatch, like: Received) -> list[Identity]:
         """Notes who came; those that a verdict was given on before."""
         again = []
         for i, row in enumerate(batch.rows):
             event = judge_one(Received(batch.payloads[i], like.encoding, like.source, like.receipt))
             identity = identity_of(event)
-            self.known[identity] = int(row["id_hi"]), int(row["id_lo"])
+            self.known[identity] = shard, int(row["id_hi"]), int(row["id_lo"])
             if row["verdict"]:
                 self.robots.add(identity)
             if self.judged.get(identity):
@@ -218,13 +219,10 @@ class Run:
         return again
 
     def _give(self, identity: Identity) -> None:
-        """Sends a verdict after the event, as a job that screens would: by the impression it belongs to."""
-        hi, lo = self.known[identity]
-        owner = self.known.get((identity[0], identity[1], identity[1]), (hi, lo))
-        del owner  # the shard is that of the impression; it is asked for below, where follow-ups stand
+        """Sends a verdict after the event that it is on."""
+        shard, hi, lo = self.known[identity]
         verdict = Verdict(hi, lo, INVALID_REASONS.index(self.judged[identity]))
-        for shard in self.joins.values():
-            shard.queue.append((self.watermark(), verdict))  # only the one that knows the event has an answer
+        self.joins[shard].queue.append((self.watermark(), verdict))
 
     # -- what an engine does
 

@@ -1,103 +1,155 @@
-"""Any log, cut into any frames, over any shards, with late timers and machines lost: the oracle's final rows.
+"""The pipeline's kernels and state machines against the slow oracle: any log, whatever an engine does with it."""
 
-No Beam here: `machines.run` is an engine that may do whatever an engine is free to do.
-"""
+from collections import Counter
+from math import inf
 
-from collections import Counter, defaultdict
-
-from hypothesis import given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from machines import Engine, run
-from oracle import count, heads_of, identity_of
+from machines import Engine, Outputs, Run, run
+from oracle import HOUR, MINUTE, Oracle, Received, count, heads_of, identity_of, judge_one
 from strategies import event_logs, interleavings
 
-CALM = Engine()
-BUSY = dict(event_shards=3, delivery_shards=2, frame=7, lag=0.4, timers=0.5, flushes=0.3)
+LATENESS = 10 * MINUTE  # allowed
+
+LOGS = settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 
 
-def arrivals(**kinds):
-    """(number of files, (file, event or end) in the order of arrival)."""
-    return event_logs(**kinds).flatmap(lambda files: st.tuples(st.just(len(files)), interleavings(files)))
+def logs(**options):
+    """(number of files, the log in an order of arrival)."""
+    return event_logs(**options).flatmap(lambda files: st.tuples(st.just(len(files)), interleavings(files)))
 
 
-def same(log, engine: Engine, verdicts=None):
-    files, events = log
-    oracle = count(events, files)
-    job = run(events, files, engine)
+engines = st.builds(
+    Engine,
+    seed=st.integers(0, 2**16),
+    event_shards=st.integers(1, 3),
+    delivery_shards=st.integers(1, 3),
+    frame=st.sampled_from([1, 3, 10, 1_000]),
+    lag=st.sampled_from([0.0, 0.5, 1.0]),
+    timers=st.sampled_from([0.0, 0.3, 1.0]),
+    flushes=st.sampled_from([0.0, 0.3]),
+    crashes=st.sampled_from([0.0, 0.05, 0.3]),
+)
+
+
+def same_figures(job: Run, oracle: Oracle) -> None:
     assert job.outputs.delivery() == oracle.delivery()
     assert job.outputs.ledger() == oracle.ledger()
     assert Counter(job.outputs.rejects) == Counter(oracle.rejects())
-    return job
 
 
-@settings(max_examples=150)
-@given(arrivals(), st.integers(0, 2**32))
-def test_any_log_in_any_frames_over_any_shards_gives_the_oracles_rows(log, seed):
-    same(log, Engine(seed=seed, **BUSY))
+# --- What is counted -----------------------------------------------------------------------------------------
+
+@given(logs(long=False), engines)
+@LOGS
+def test_any_run_over_a_day_counts_what_the_contract_says(log, engine):
+    files, arrivals = log
+    same_figures(run(arrivals, files, engine), count(arrivals, files))
 
 
-@settings(max_examples=100)
-@given(arrivals(long=True), st.integers(0, 2**32))
-def test_logs_beyond_the_horizons_forget_exactly_what_the_oracle_forgets(log, seed):
-    same(log, Engine(seed=seed, **BUSY))
+@given(logs(long=True), engines)
+@LOGS
+def test_any_run_beyond_the_horizons_counts_what_the_contract_says(log, engine):
+    files, arrivals = log
+    same_figures(run(arrivals, files, engine), count(arrivals, files))
 
 
-@settings(max_examples=100)
-@given(arrivals(), st.integers(0, 2**32))
-def test_calls_that_fail_and_machines_that_are_lost_change_no_row(log, seed):
-    same(log, Engine(seed=seed, crashes=0.3, **BUSY))
+@given(logs(long=False), engines, st.data())
+@LOGS
+def test_a_verdict_given_later_counts_as_if_it_had_been_known(log, engine, data):
+    files, arrivals = log
+    identities = [
+        identity_of(event) for _, received in arrivals if received is not None
+        for event in [judge_one(received)] if isinstance(event, dict)
+    ]
+    assume(identities)
+    given_at = data.draw(st.lists(st.tuples(
+        st.integers(0, len(arrivals)), st.sampled_from(identities), st.sampled_from(["datacentre", "rate", "rate", ""]),
+    ), min_size=1, max_size=8))
+    verdicts = {}
+    for place, identity, reason in sorted(given_at, key=lambda verdict: verdict[0]):
+        verdicts.setdefault(place, []).append((identity, reason))
+
+    oracle = count(arrivals, files)
+    for place in sorted(verdicts):
+        for identity, reason in verdicts[place]:
+            oracle.judge_identity(identity, reason)
+    same_figures(run(arrivals, files, engine, verdicts), oracle)
 
 
-@settings(max_examples=60)
-@given(arrivals(long=False, wrong=False), st.integers(0, 2**32))
-def test_frames_shards_and_timing_change_nothing_at_all(log, seed):
-    calm, busy = same(log, CALM).outputs, same(log, Engine(seed=seed, **BUSY)).outputs
-    assert calm.delivery() == busy.delivery() and calm.ledger() == busy.ledger()
+# --- How it is published -------------------------------------------------------------------------------------
 
-
-@settings(max_examples=60)
-@given(arrivals(), st.integers(0, 2**32))
-def test_the_three_counts_agree_and_revisions_rise(log, seed):
-    outputs = same(log, Engine(seed=seed, **BUSY)).outputs
-    decided = defaultdict(int)
-    for (hour, source, kind, _), events in outputs.ledger().items():
-        decided[hour, source, kind] += events
-    assert decided == outputs.arrivals()
-    assert sum(decided.values()) == sum(events for _, events, _ in outputs.latest("intake").values())
-    for table in ("delivery", "ledger"):
-        for rows in outputs.revisions[table].values():
+@given(logs(), engines)
+@LOGS
+def test_a_rows_revisions_rise_from_provisional_to_one_final_to_restated(log, engine):
+    files, arrivals = log
+    outputs = run(arrivals, files, engine).outputs
+    for table in outputs.revisions.values():
+        for rows in table.values():
             numbers = [row.number for row in rows]
             assert numbers == sorted(set(numbers))
-            order = [("provisional", "final", "restated").index(row.status) for row in rows]
-            assert order == sorted(order) and order.count(1) <= 1
-            assert all(bool(row.because) == (row.status == "restated") for row in rows)
+            order = ["provisional", "final", "restated"]
+            assert [row.status for row in rows] == sorted((row.status for row in rows), key=order.index)
+            assert sum(row.status == "final" for row in rows) <= 1
+            for row in rows:
+                assert (row.because != "") == (row.status == "restated")
 
 
-@settings(max_examples=60)
-@given(arrivals(long=False, wrong=False), st.data())
-def test_a_verdict_given_later_restates_as_if_it_had_been_known_at_first(log, data):
-    from oracle import Oracle
+@given(logs(), engines)
+@LOGS
+def test_a_final_row_holds_exactly_what_was_read_before_the_close(log, engine):
+    files, arrivals = log
+    outputs = run(arrivals, files, engine).outputs
+    delivery, ledger = at_the_close(arrivals, files)
+    assert finals(outputs, "delivery") == delivery
+    assert finals(outputs, "ledger") == {key: (events,) for key, events in ledger.items()}
 
-    files, events = log
-    oracle = Oracle(files, heads=heads_of(events, files))
-    identities = []
-    for file, received in events:
-        if received is None:
-            oracle.end_file(file)
-        else:
+
+def finals(outputs: Outputs, table: str) -> dict[tuple, tuple[int, ...]]:
+    found = {key: row.counts for key, rows in outputs.revisions[table].items() for row in rows if row.status == "final"}
+    return {key: counts for key, counts in found.items() if any(counts)}
+
+
+def at_the_close(arrivals: list[tuple[int, Received | None]], files: int) -> tuple[dict, dict]:
+    """Each delivery and ledger row as it stood when the watermark passed its hour's close."""
+    oracle = Oracle(files, heads=heads_of(arrivals, files))
+    closed: tuple[dict, dict] = ({}, {})
+    passed = oracle.watermark.now()
+    for file, received in arrivals:
+        if received is not None:
             oracle.receive(file, received)
-            event = oracle.arrivals[-1].event
-            if event is not None:
-                identities.append(identity_of(event))
-    if not identities:
-        return
-    given_ = data.draw(st.lists(st.tuples(st.sampled_from(identities), st.sampled_from(["", "datacentre", "rate"])), min_size=1, max_size=4))
-    for identity, reason in given_:
-        oracle.judge_identity(identity, reason)
-    oracle.finish()
-    assert events[-1][1] is None  # the stream's end, behind which nothing is remembered
-    job = run(events, files, Engine(seed=data.draw(st.integers(0, 999)), event_shards=2), {len(events) - 1: given_})
-    assert job.outputs.delivery() == oracle.delivery()
-    assert job.outputs.ledger() == oracle.ledger()
+        now = oracle.delivery(), {key: events for key, events in oracle.ledger().items() if key[3] != "waiting"}
+        if received is None:
+            oracle.end_file(file)  # waits end with it, behind the close
+        for rows, at_close in zip(now, closed):
+            for key, counts in rows.items():
+                close = inf if key[0] is None else key[0] + HOUR + LATENESS
+                if passed < close <= oracle.watermark.now():
+                    at_close[key] = counts
+        passed = oracle.watermark.now()
+    return closed
 
+
+# --- Nothing is lost -----------------------------------------------------------------------------------------
+
+@given(logs(), engines)
+@LOGS
+def test_what_was_received_was_decoded_and_stands_in_the_ledger(log, engine):
+    files, arrivals = log
+    outputs = run(arrivals, files, engine).outputs
+    received = sum(event is not None for _, event in arrivals)
+    assert sum(events for _, events, _ in outputs.latest("intake").values()) == received
+    decided: Counter = Counter()
+    for (hour, source, event_type, _), events in outputs.ledger().items():
+        decided[hour, source, event_type] += events
+    assert decided == outputs.arrivals()
+    assert sum(decided.values()) == received
+
+
+@given(logs(), engines)
+@LOGS
+def test_an_event_is_rejected_once(log, engine):
+    files, arrivals = log
+    outputs = run(arrivals, files, engine).outputs
+    assert len(outputs.reject_ids) == len(set(outputs.reject_ids)) == len(outputs.rejects)

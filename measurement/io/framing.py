@@ -153,16 +153,19 @@ def _avro_pieces(file, path, start):
         if count is None:
             return
         size = _long(file, path)
-        if count < 0 or size < 0 or count > size:
-            raise UnreadableInput(f"{path}: truncated or damaged: a block at byte {position} claims {count} events in {size} bytes")
+        if count < 0 or size < 0:
+            raise UnreadableInput(f"{path}: damaged: the block at byte {position} claims {count} events in {size} bytes")
         data = file.read(size)
         marker = file.read(16)
         if len(data) < size or len(marker) < 16:
             raise UnreadableInput(f"{path}: truncated: the block at byte {position} is cut short")
         if marker != sync:
             raise UnreadableInput(f"{path}: damaged: the block at byte {position} does not end in the sync marker")
+        piece = _decompressed(data, codec, path, position)
+        if count > len(piece):  # an event has a byte at least
+            raise UnreadableInput(f"{path}: damaged: the block at byte {position} claims {count} events in {len(piece)} bytes")
         behind = file.tell()
-        yield AVRO, schema, _decompressed(data, codec, path, position), position, count, behind
+        yield AVRO, schema, piece, position, count, behind
         position = behind
 
 

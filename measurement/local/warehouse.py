@@ -123,6 +123,8 @@ class Warehouse:
             for table in TABLES.values():
                 db.execute(create_table(table, table.name))
                 db.execute(create_latest(table))
+                for statement in describe(table):
+                    db.execute(statement)
             generation = db.execute("SELECT coalesce(max(generation), 0) + 1 FROM job.runs").fetchone()[0]
             db.execute("UPDATE job.runs SET state = 'failed' WHERE state = 'running'")
             db.execute("INSERT INTO job.runs VALUES (?, make_timestamptz(?), NULL, 'running', ?, NULL)",
@@ -188,6 +190,17 @@ class Warehouse:
 def create_table(table: Table, name: str) -> str:
     columns = ", ".join(f"{c.name} {DUCKDB[c.type]}{' NOT NULL' if c.required else ''}" for c in table.columns)
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
+
+
+def describe(table: Table) -> list[str]:
+    """Statements that give the table and its columns their descriptions, the key named in the table's."""
+    key = f"{table.description} Key: {_names(table.key)}."
+    return [f"COMMENT ON TABLE {table.name} IS {_text(key)}",
+            *(f"COMMENT ON COLUMN {table.name}.{c.name} IS {_text(c.description)}" for c in table.columns)]
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def create_latest(table: Table) -> str:
