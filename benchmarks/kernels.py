@@ -1,6 +1,6 @@
 """Each kernel alone against the obvious batch form of the same task on the same data, then all of them together.
 
-One thread, no Beam. The forms of a task take turns, and a form's answer is checked before its speed counts. What a
+One thread, no Beam, processor time. The forms of a task take turns, and a form's answer is checked before its speed counts. What a
 peer leaves out is said beside its figure; where a peer needs its input in another shape (datums cut apart, a data
 frame), that shape is made beforehand and costs it nothing.
 
@@ -205,11 +205,11 @@ def deduplicating(remembered: int, runs: int) -> tuple[Figures, dict]:
     # Every form has its own copy of the stream; a run takes the next few batches, so that nothing is asked twice.
     fresh = [_some_seen(rng, keys) for _ in range((runs + 1) * BATCHES_A_RUN)]
 
-    shard, began = JoinShard(POLICY.counting), time.perf_counter()
+    shard, began = JoinShard(POLICY.counting), time.process_time()
     for at in range(0, remembered, FRAME_EVENTS):
         shard.absorb(_impressions(keys[at : at + FRAME_EVENTS]))
         shard.take_changes()
-    grew = remembered / (time.perf_counter() - began)
+    grew = remembered / (time.process_time() - began)
     table = Keys(keys[:, 0], keys[:, 1])
     frame = pl.DataFrame(keys, schema=["hi", "lo"])
     voids = np.unique(_voids(keys))
@@ -323,7 +323,8 @@ def _summed(deltas: list[Deltas]) -> list[tuple]:
 def _events_frame(batches: list[EventBatch]) -> pl.DataFrame:
     columns = ("id_hi", "id_lo", "parent_hi", "parent_lo", "time", "price", "type", "verdict", "shows")
     rows = np.concatenate([b.rows for b in batches])
-    dims = np.concatenate([np.append(b.dims, np.zeros(1, DIMS))[b.rows["dims"]] for b in batches])  # -1: the zero
+    dims = np.concatenate([  # of what is no impression: zeros, behind the batch's own
+        np.append(b.dims, np.zeros(1, DIMS))[np.where(b.rows["type"] == e.IMPRESSION, b.rows["dims"], -1)] for b in batches])
     frame = pl.DataFrame({c: np.ascontiguousarray(rows[c]) for c in columns})
     return frame.with_columns(dims_hi=np.ascontiguousarray(dims["hi"]), dims_lo=np.ascontiguousarray(dims["lo"]))
 
@@ -442,7 +443,7 @@ class Together:
         self.events = 0
 
     def run(self, path: Path) -> "Together":
-        began = time.perf_counter()
+        began = time.process_time()
         for intake in self._intakes(path):
             self._tallies(intake.tallies.items())
             for shard, encoded in self.timed("split and encode", lambda: self._split(intake.batch)):
@@ -452,13 +453,13 @@ class Together:
         for shard in self.joins:
             self._settle(self.timed("join", lambda: shard.advance(_TO_THE_END)))
         self.rows = self.timed("publish", self._publish)
-        self.wall = time.perf_counter() - began
+        self.whole = time.process_time() - began
         return self
 
     def timed(self, stage: str, act: Callable):
-        began = time.perf_counter()
+        began = time.process_time()
         done = act()
-        self.seconds[stage] += time.perf_counter() - began
+        self.seconds[stage] += time.process_time() - began
         return done
 
     def _intakes(self, path: Path) -> Iterator[Intake]:
@@ -522,15 +523,15 @@ def together(log: Path, runs: int) -> tuple[Figures, Figures]:
             rows = zip(*(table[c].to_pylist() for c in ("window_start", *e.DIMENSIONS, *e.COUNTS)))
             delivery.update(keyed(rows))
     same("delivery", delivery, truth.delivery)
-    done.sort(key=lambda t: t.wall)
+    done.sort(key=lambda t: t.whole)
     middle = done[len(done) // 2]
     events = middle.events
     speed = Figures("the kernels together, one core", ("stage", "µs an event", "share"))
     for stage, seconds in middle.seconds.most_common():
-        speed.add(stage, round(seconds / events * 1e6, 3), f"{seconds / middle.wall:.1%}")
-    other = middle.wall - sum(middle.seconds.values())
-    speed.add("between them", round(other / events * 1e6, 3), f"{other / middle.wall:.1%}")
-    speed.notes.append(f"{events / middle.wall:,.0f} events/s a core ({events / done[-1].wall:,.0f} to {events / done[0].wall:,.0f}); "
+        speed.add(stage, round(seconds / events * 1e6, 3), f"{seconds / middle.whole:.1%}")
+    other = middle.whole - sum(middle.seconds.values())
+    speed.add("between them", round(other / events * 1e6, 3), f"{other / middle.whole:.1%}")
+    speed.notes.append(f"{events / middle.whole:,.0f} events/s a core ({events / done[-1].whole:,.0f} to {events / done[0].whole:,.0f}); "
                        f"outcomes and delivery are the simulator's truth")
     sizes = Figures("bytes an event, of the events in the log", ("what", "bytes"))
     sizes.add("input", log.stat().st_size / events)

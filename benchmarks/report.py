@@ -149,14 +149,17 @@ def _processor() -> str:
 
 
 def interleaved(forms: dict[str, Callable[[], object]], runs: int) -> dict[str, list[float]]:
-    """Seconds of each run of each form, the forms taking turns; one untimed turn first, for compilers and caches."""
+    """Processor seconds of each run of each form, the forms taking turns; one untimed turn first, for compilers and caches.
+
+    The processor's clock stands still while a neighbour has the core, so that a busy machine shifts the figures less.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in forms}
     for run in range(runs + 1):
         for name, form in forms.items():
             gc.collect()
-            began = time.perf_counter()
+            began = time.process_time()
             form()
-            took = time.perf_counter() - began
+            took = time.process_time() - began
             if run:
                 seconds[name].append(took)
     return seconds

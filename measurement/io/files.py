@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from apache_beam.coders import PickleCoder
-from apache_beam.coders.coder_impl import CallbackCoderImpl
+from apache_beam.coders import Coder, PickleCoder, registry
 from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
@@ -182,11 +181,26 @@ class FilesReader(UnboundedReader):
             cursor.close()
 
 
-class IntakeCoder(PickleCoder):
+class IntakeCoder(Coder):
     """Intake goes from its source to the next step of the same stage; it is encoded where an engine does not fuse them."""
 
-    def _create_impl(self):
-        return CallbackCoderImpl(pickle.dumps, pickle.loads, lambda intake: intake.batch.size)
+    def encode(self, intake: Intake) -> bytes:
+        return pickle.dumps(intake)
+
+    def decode(self, encoded: bytes) -> Intake:
+        return pickle.loads(encoded)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+    def estimate_size(self, intake: Intake) -> int:
+        return intake.batch.size  # and not by encoding it, as Beam would to sample sizes
+
+    def to_type_hint(self):
+        return Intake
+
+
+registry.register_coder(Intake, IntakeCoder)
 
 
 class FileSource(UnboundedSource):

@@ -115,7 +115,7 @@ class TotalsShard:
             self._size[bucket] += n
         hours = self.rows["hour"][new]
         for hour in np.unique(hours).tolist():
-            if self._closes(hour) > self.watermark:
+            if self._hour_closes(hour) > self.watermark:
                 self._open[hour].append(new[hours == hour])
 
     def _label(self, text: str) -> int:
@@ -125,9 +125,12 @@ class TotalsShard:
             self.labels.append(text)
         return code
 
-    def _closes(self, hour):
+    def _hour_closes(self, hour: int) -> int:
         """The watermark (µs) that closes an hour; rows without one close at the end of the stream."""
-        return np.where(np.equal(hour, NO_HOUR), _END, np.asarray(hour) + MICROS_PER_HOUR + self.lateness)
+        return _END if hour == NO_HOUR else hour + MICROS_PER_HOUR + self.lateness
+
+    def _closes(self, hours: np.ndarray) -> np.ndarray:
+        return np.where(hours == NO_HOUR, _END, hours + (MICROS_PER_HOUR + self.lateness))
 
     def _mark(self, at: np.ndarray) -> None:
         fresh = np.unique(at[self.rows["dirty"][at] == 0])
@@ -145,7 +148,7 @@ class TotalsShard:
         """The watermark (µs) at which ``advance`` next closes or forgets something; None if there is nothing."""
         if self.watermark == _END:
             return None
-        due = [int(self._closes(hour)) for hour in self._open]
+        due = [self._hour_closes(hour) for hour in self._open]
         due += [self.buckets.expires(b) for b in self._size if b != TIMELESS]
         return min(due, default=None)
 
@@ -164,7 +167,7 @@ class TotalsShard:
     def advance(self, watermark: int, tick: int) -> list[Revisions]:
         """Closes the hours that the watermark has passed: final rows, then restated ones where late events wait."""
         out = []
-        due = [hour for hour in self._open if self._closes(hour) <= watermark]
+        due = [hour for hour in self._open if self._hour_closes(hour) <= watermark]
         self.watermark = max(self.watermark, watermark)
         if due:
             at = np.concatenate([part for hour in due for part in self._open.pop(hour)])
