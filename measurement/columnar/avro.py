@@ -79,8 +79,8 @@ def _step(avro_type) -> tuple[int, int] | None:
         inner = _step(avro_type[1 - null])
         return None if inner is None or inner[1] >= 0 else (inner[0], null)
     if isinstance(avro_type, dict):
-        if avro_type.get("logicalType") not in (None, "timestamp-micros"):
-            return None  # e.g. milliseconds: resolution must convert or refuse
+        if avro_type.get("logicalType") not in (None, "timestamp-micros") and avro_type.get("type") != "string":
+            return None  # e.g. milliseconds: resolution must convert or refuse; a text stays a text, also as a UUID
         avro_type = avro_type.get("type")
     return (_KINDS[avro_type], -1) if isinstance(avro_type, str) and avro_type in _KINDS else None
 

@@ -113,10 +113,11 @@ def _resolved_blocks(pieces, counts, schema, whole=False) -> Decoded:
                 break
             payload = data[start : stream.tell()]
             try:
-                columns.add(fastavro.schemaless_reader(io.BytesIO(payload), writer, _READER))
+                event = fastavro.schemaless_reader(io.BytesIO(payload), writer, _READER)
             except _UNREADABLE as error:
                 failed.append((p, i, _why(error), payload))
                 continue
+            columns.add(event)
             payloads.append(payload)
             places.append((p, i))
     return _collected(columns, payloads, [p for p, _ in places], [i for _, i in places], failed)

@@ -79,7 +79,7 @@ class Columns:
             else:
                 if kind == _TIME and type(value) is str:
                     value = micros(value)
-                elif kind == _TIME and isinstance(value, datetime):  # fastavro's, of another writer's logical type
+                elif kind == _TIME and isinstance(value, datetime) and value.tzinfo:  # of another writer's logical type
                     value = (value - _EPOCH) // _MICROSECOND
                 right = bool if kind == _BOOLEAN else int
                 bits = 31 if kind == _INT else 63

@@ -65,10 +65,11 @@ class WriterSchema:
             schema = orjson.loads(text)
             canonical = fastavro.schema.to_parsing_canonical_form(schema)
             fastavro.parse_schema(schema)
+            program = Program.for_schema(schema)
         except (orjson.JSONDecodeError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError,
                 TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"not an Avro schema: {error}") from error
-        return cls(text, fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"), schema, Program.for_schema(schema))
+        return cls(text, fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"), schema, program)
 
 
 READER_SCHEMA = WriterSchema.parse(orjson.dumps(SCHEMA).decode())
@@ -182,14 +183,14 @@ def _sync_marker(file, path) -> bytes:
 def _decompressed(data: bytes, codec: str, path, position: int) -> bytes:
     if codec == "null":
         return data
+    if codec not in fastavro.read.BLOCK_READERS:
+        raise UnreadableInput(f"{path}: Avro codec {codec!r} is not supported")
     try:
         if codec == "deflate":
             return zlib.decompress(data, -15)
         # Every other codec is read by fastavro's own block reader, which frames the compressed bytes by their length.
         return fastavro.read.BLOCK_READERS[codec](io.BytesIO(_zigzag(len(data)) + data)).read()
-    except KeyError:
-        raise UnreadableInput(f"{path}: Avro codec {codec!r} is not supported") from None
-    except (zlib.error, ValueError, EOFError, RuntimeError) as error:
+    except Exception as error:  # every codec's library has errors of its own
         raise UnreadableInput(f"{path}: damaged: the block at byte {position} does not decompress: {error}") from error
 
 
