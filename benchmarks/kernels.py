@@ -1,8 +1,8 @@
 """Each kernel alone against the obvious batch form of the same task on the same data, then all of them together.
 
-One thread, no Beam, processor time. The forms of a task take turns, and a form's answer is checked before its speed counts. What a
-peer leaves out is said beside its figure; where a peer needs its input in another shape (datums cut apart, a data
-frame), that shape is made beforehand and costs it nothing.
+One thread, no Beam, processor time. The forms of a task take turns, and a form's answer is checked before its speed
+counts. What a peer leaves out is said beside its figure; where a peer needs its input in another shape (datums cut
+apart, a data frame), that shape is made beforehand and costs it nothing.
 
     python -m benchmarks.kernels --events 200000 --runs 3
 """

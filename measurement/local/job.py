@@ -29,7 +29,7 @@ from measurement.transforms.keyed import MACHINES
 
 _TELL_SECONDS = 0.25
 # A few frames a bundle, so that stages work side by side instead of in turns.
-_FRAMES_A_BUNDLE = 4
+_FRAMES_A_BUNDLE = 2
 _READ_SECONDS = 2.0
 _POLL_SECONDS = 0.02
 
