@@ -1,8 +1,12 @@
 """The compiled kernels against libraries and the oracle's strict reader, on good bytes and bad."""
 
+import datetime
 import gzip
 import io
 import json
+import subprocess
+import sys
+from collections import Counter
 
 import fastavro
 import mmh3
@@ -12,15 +16,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measurement.columnar.avro import Program, read_each
-from measurement.columnar.batch import EventBatch
+from measurement.columnar.batch import ENCODINGS, NO_WATERMARK, EventBatch
 from measurement.columnar.decode import blobs, decode_blocks, decode_datums, decode_lines
-from measurement.columnar.hashing import combine, fingerprint
+from measurement.columnar.hashing import combine, digest64, fingerprint
+from measurement.columnar.intake import Origin, take_in
 from measurement.columnar.jsonl import micros
 from measurement.columnar.table import Keys
 from measurement.io.framing import READER_SCHEMA, UnreadableInput, WriterSchema, frames, verify
+from measurement.io.watermark import FileWatermark
 from measurement.model.events import FIELD_INDEX, FIELDS, SCHEMA
-from oracle import Undecodable, decode_avro
-from strategies import encode_avro
+from measurement.model.policy import Policy
+from measurement.rules.robots import is_robot
+from oracle import Received, Reject, Undecodable, decode_avro, identity_of, judge_one, time_of_text
+from strategies import encode_avro, events, json_payloads, wrong_payloads
 
 EVENT = {**dict.fromkeys(FIELDS), "event_id": "e1", "event_type": "impression", "event_time": 1_772_409_600_000_000,
          "advertiser_id": "adv", "campaign_id": "å∫ç", "price_micros": 12, "visible_percent": 50, "test": True}
@@ -36,11 +44,22 @@ def number(decoded, row: int, field: str) -> int | None:
     return int(decoded.values[row, FIELD_INDEX[field]]) if decoded.lengths[row, FIELD_INDEX[field]] >= 0 else None
 
 
-@pytest.mark.parametrize("length", [*range(0, 70), 255, 256, 300])
-def test_fingerprints_are_murmur3_x64_128(length):
-    raw = np.random.default_rng(length).integers(0, 256, length + 1, np.uint8)
-    expected = mmh3.hash64(raw[1:].tobytes(), 7, signed=False)
-    assert tuple(map(int, fingerprint(raw, 1, length, 7))) == expected
+def test_fingerprints_are_murmur3_x64_128_wherever_the_bytes_stand():
+    raw = np.random.default_rng(1).integers(0, 256, 320, np.uint8)
+    for length in range(301):
+        for start, buf in ((3, raw), (3, raw[: 3 + length])):  # bytes behind it, and none
+            expected = mmh3.hash64(raw[start : start + length].tobytes(), 7, signed=False)
+            assert tuple(map(int, fingerprint(buf, start, length, 7))) == expected
+
+
+def test_digests_do_not_depend_on_where_the_bytes_stand():
+    raw = np.random.default_rng(2).integers(0, 256, 90, np.uint8)
+    digests = set()
+    for length in range(70):
+        alone, within = digest64(raw[:length].copy(), 0, length, np.uint64(5)), digest64(raw, 0, length, np.uint64(5))
+        assert alone == within
+        digests.add(int(alone))
+    assert len(digests) == 70
 
 
 def test_combining_hashes_the_32_bytes_of_two_fingerprints():
@@ -208,3 +227,200 @@ def test_a_schemas_id_is_its_crc_64_avro_fingerprint():
     assert WriterSchema.parse(json.dumps(SCHEMA)).id == READER_SCHEMA.id
     with pytest.raises(ValueError):
         WriterSchema.parse('{"type": "nonsense"}')
+
+
+# --- Every payload is judged as the oracle judges it -----------------------------------------------------------
+
+@settings(max_examples=150)
+@given(st.lists(events().flatmap(
+    lambda event: wrong_payloads(event) | json_payloads(event).map(lambda payload: ("json", payload))
+), min_size=1, max_size=12))
+def test_every_payload_is_judged_by_the_stateless_rules_as_the_oracle_judges_it(payloads):
+    clock = EVENT["event_time"]
+    for encoding in ENCODINGS:
+        chosen = [payload for each, payload in payloads if each == encoding]
+        if not chosen:
+            continue
+        decoded = decode_datums(chosen) if encoding == "avro" else decode_lines(chosen)
+        origin = Origin("f", np.arange(len(chosen)), ENCODINGS.index(encoding), None, clock)
+        intake = take_in(decoded, origin, (0, 0, 0), Policy(), FileWatermark(), NO_WATERMARK, is_robot)
+        judged = [judge_one(Received(payload, encoding, "f", clock)) for payload in chosen]
+        expected = Counter(
+            (one.reason, one.event_id, one.event_time, one.event_type, payload)
+            for one, payload in zip(judged, chosen) if isinstance(one, Reject)
+        )
+        assert Counter(
+            tuple(reject[name] for name in ("reason", "event_id", "event_time", "event_type", "payload"))
+            for reject in intake.rejects
+        ) == expected
+        accepted = [one for one in judged if isinstance(one, dict)]
+        assert intake.batch.rows["time"].tolist() == [one["event_time"] for one in accepted]
+        ids = [(int(row["id_hi"]), int(row["id_lo"])) for row in intake.batch.rows]
+        assert len(set(zip(ids, map(identity_of, accepted)))) == len(set(ids)) == len(set(map(identity_of, accepted)))
+
+
+@settings(max_examples=300)
+@given(st.from_regex(
+    r"[0-9]{4}-[01][0-9]-[0-3][0-9][Tt ][0-2][0-9]:[0-6][0-9]:[0-6][0-9](\.[0-9]{0,9})?([Zz]|[+-][0-2][0-9]:[0-6][0-9])?",
+    fullmatch=True,
+))
+def test_times_are_read_as_the_oracle_reads_them(stamp):
+    try:
+        expected = time_of_text(stamp)
+    except ValueError:
+        expected = None
+    assert micros(stamp) == expected
+
+
+_BESIDE_A_GUARDED_PAGE = """
+import ctypes, mmap, random
+import numpy as np
+from measurement.columnar.avro import READER, read_blocks, read_each
+from measurement.columnar.hashing import fingerprint
+
+memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
+address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + mmap.PAGESIZE), mmap.PAGESIZE, 0) == 0
+page = np.frombuffer(memory, np.uint8, mmap.PAGESIZE)
+datum, chance = bytes.fromhex("{datum}"), random.Random(1)
+for _ in range(20_000):
+    spoilt = bytearray(datum[: chance.randint(0, len(datum))])
+    for _ in range(chance.randint(0, 3)):
+        if spoilt:
+            spoilt[chance.randrange(len(spoilt))] = chance.choice([0, 1, 2, 4, 0x7F, 0x80, 0xFE, 0xFF, chance.randrange(256)])
+    buf = page[mmap.PAGESIZE - len(spoilt):]  # the first byte behind it cannot be read
+    buf[:] = bytearray(spoilt)
+    read_each(buf, np.array([0, len(buf)]), READER)
+    read_blocks(buf, np.array([0, len(buf)]), np.array([3]), READER)
+    fingerprint(buf, 0, len(buf), 0)
+"""
+
+
+def test_the_compiled_readers_never_read_past_the_end():
+    program = _BESIDE_A_GUARDED_PAGE.replace("{datum}", encode_avro(EVENT).hex())
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (0, "")
+
+
+# --- Writers' schemas that ask for Avro's resolution -----------------------------------------------------------
+
+def written(schema: dict, **fields) -> bytes:
+    names = {field["name"] for field in schema["fields"]}
+    stream = io.BytesIO()
+    fastavro.schemaless_writer(
+        stream, fastavro.parse_schema(json.loads(json.dumps(schema))),
+        {name: value for name, value in {**EVENT, **fields}.items() if name in names},
+    )
+    return stream.getvalue()
+
+
+def test_a_text_with_a_logical_type_is_a_text():
+    schema = evolved(("event_id", {"type": {"type": "string", "logicalType": "uuid"}}))
+    name = "8C1E0C4E-0000-4000-8000-000000000001"
+    decoded = decode_datums([written(schema, event_id=name)], schema, Program.for_schema(schema))
+    assert text(decoded, 0, "event_id") == name
+
+
+def test_a_time_without_a_zone_is_a_value_of_the_wrong_type():
+    schema = evolved(("event_time", {"type": {"type": "long", "logicalType": "local-timestamp-micros"}}))
+    decoded = decode_datums([written(schema, event_time=datetime.datetime(2026, 3, 2))], schema, Program.for_schema(schema))
+    assert decoded.wrong == {0: {FIELD_INDEX["event_time"]}}
+
+
+def test_nothing_of_one_event_is_left_in_the_next():
+    schema = evolved(("received_time", {"type": ["null", {"type": "long", "logicalType": "local-timestamp-micros"}]}))
+    first = written(schema, received_time=datetime.datetime(2026, 3, 2), user_id="of the first")
+    decoded = decode_datums([first, first[:-1], written(schema, event_id="e2")], schema, Program.for_schema(schema))
+    assert [text(decoded, row, "user_id") for row in range(2)] == ["of the first", None]
+    assert [(piece, payload) for piece, _, _, payload in decoded.failed] == [(1, first[:-1])]
+
+
+FOREIGN = evolved(
+    ("price_micros", {"type": ["null", "int", "string"]}), ("event_type", {"type": "bytes"}),
+    ("event_time", {"type": {"type": "long", "logicalType": "timestamp-millis"}}),
+    ("tags", {"type": {"type": "array", "items": ["null", "long", {"type": "map", "values": "bytes"}]}}),
+    ("mood", {"type": {"type": "enum", "name": "Mood", "symbols": ["calm", "wild"]}}),
+    ("fee", {"type": {"type": "fixed", "name": "Fee", "size": 3}}), ("share", {"type": "double"}),
+)
+FOREIGN_DATUM = written(
+    FOREIGN, event_type=b"impression", event_time=EVENT["event_time"] // 1000, tags=[None, 5, {"k": b"v"}], mood="wild",
+    fee=b"123", share=0.5,
+)
+
+
+@settings(max_examples=400)
+@given(st.integers(0, len(FOREIGN_DATUM)), st.lists(st.tuples(
+    st.integers(0, len(FOREIGN_DATUM) - 1), st.sampled_from([0, 1, 2, 3, 4, 0x7F, 0x80, 0xFE, 0xFF]),
+), max_size=4))
+def test_any_bytes_of_another_writers_schema_are_an_event_or_a_reject_with_its_bytes(length, changes):
+    spoilt = bytearray(FOREIGN_DATUM)
+    for at, byte in changes:
+        spoilt[at] = byte
+    spoilt = bytes(spoilt[:length])
+    decoded = decode_datums([spoilt, FOREIGN_DATUM], FOREIGN, Program.for_schema(FOREIGN))
+    assert sorted([*decoded.piece.tolist(), *(piece for piece, *_ in decoded.failed)]) == [0, 1]
+    assert [payload for _, _, _, payload in decoded.failed] in ([], [spoilt])
+    last = len(decoded.values) - 1
+    assert decoded.piece[last] == 1 and text(decoded, last, "event_type") == "impression"
+    assert (number(decoded, last, "price_micros"), number(decoded, last, "event_time")) == (12, EVENT["event_time"])
+    assert text(decoded, last, "user_id") is None
+
+
+# --- Frames that are damaged -----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("codec", ["null", "deflate", "snappy", "zstandard", "bzip2", "xz"])
+def test_a_container_with_a_flipped_bit_is_refused_in_one_line_or_read(codec, tmp_path):
+    path, spoilt = tmp_path / "e.avro", tmp_path / "spoilt.avro"
+    with path.open("wb") as file:
+        fastavro.writer(file, V1, [EVENT] * 4, codec=codec, sync_interval=1)
+    whole = path.read_bytes()
+    header = next(frames(path, 1, 1))[0].positions[0]
+    refused = 0
+    for at in [*range(0, header, 7), *range(header, len(whole))]:
+        spoilt.write_bytes(whole[:at] + bytes([whole[at] ^ 1 << at % 8]) + whole[at + 1:])
+        try:
+            for frame, _ in frames(spoilt, 100, 100):
+                decode_blocks(frame.pieces, frame.counts, frame.schema.parsed, frame.schema.program)
+        except UnreadableInput as error:
+            refused += 1
+            assert str(spoilt) in str(error) and "\n" not in str(error)
+    assert refused
+
+
+def test_a_block_that_claims_more_events_than_it_holds_loses_none_of_its_own(tmp_path):
+    good = encode_avro(EVENT)
+    decoded = decode_blocks([good * 2, good], [5, 1], SCHEMA, READER_SCHEMA.program)
+    assert decoded.piece.tolist() == [0, 0, 1]
+    assert [(piece, index, payload) for piece, index, _, payload in decoded.failed] == [(0, 2, b""), (0, 3, b""), (0, 4, b"")]
+
+
+@pytest.mark.parametrize("name", ["e.avro.gz", "e.jsonl.gz"])
+def test_a_gzip_file_cut_anywhere_is_refused(name, tmp_path):
+    whole, cut = io.BytesIO(), tmp_path / name
+    if name.endswith(".avro.gz"):
+        fastavro.writer(whole, V1, [EVENT] * 3)
+    else:
+        whole.write(b'{"event_id": "a"}\n' * 3)
+    packed = gzip.compress(whole.getvalue())
+    for length in [*range(1, 40), *range(40, len(packed), 23), len(packed) - 1]:
+        cut.write_bytes(packed[:length])
+        with pytest.raises(UnreadableInput, match=name):
+            list(frames(cut, 100, 100))
+    cut.write_bytes(packed + packed if name.endswith(".jsonl.gz") else packed)
+    assert sum(frame.events for frame, _ in frames(cut, 100, 100)) == (6 if name.endswith(".jsonl.gz") else 3)
+
+
+def test_a_lines_position_is_its_offset_and_reading_goes_on_behind_it(tmp_path):
+    path = tmp_path / "e.jsonl"
+    lines = [b"{}\r\n", b"\n", b" \t\n", b'  {"a": "\x00"}\n', b"\x00\n", b'{"a": "' + b"x" * 5_000_000 + b'"}\n', b"[]"]
+    path.write_bytes(b"".join(lines))
+    got = list(frames(path, 1, 1))
+    pieces = [piece for frame, _ in got for piece in frame.pieces]
+    assert pieces == [line.strip() for line in lines if line.strip()]
+    whole = path.read_bytes()
+    for frame, behind in got:
+        [position], [piece] = frame.positions, frame.pieces
+        assert whole[position:].lstrip().startswith(piece)
+        rest = [piece for frame, _ in frames(path, 1, 1, behind) for piece in frame.pieces]
+        assert rest == pieces[pieces.index(piece) + 1:]
+    assert len(decode_lines(pieces).values) == 2  # {} and the long one

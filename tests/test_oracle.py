@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from oracle import (
     AVRO_SCHEMA, COUNTS, DAY, DIMENSIONS, EVENT_TYPES, FIRST_TIME, HOUR, JOIN_HORIZON, LAST_TIME, MINUTE,
     PLAIN_SCHEMA, REJECTED, SECOND, TYPES, Oracle, Received, Reject, Undecodable, Watermark, content_of, count,
-    decode_avro, identity_of, judge_one, time_of_text,
+    decode_avro, heads_of, identity_of, judge_one, time_of_text,
 )
 from strategies import (
     BROWSER, ROBOT, encode_avro, encode_json, event_logs, events, interleavings, json_payloads, rfc_3339,
@@ -423,6 +423,30 @@ def test_the_watermark_is_the_least_over_the_files():
     assert watermark.now() == math.inf
 
 
+def test_a_file_begins_where_its_first_four_accepted_events_will_bring_it():
+    watermark = Watermark(files=3, heads=[[50, 40, 60, 70, 10], [20, 20, 20], [45, 45, 45, 45]])
+    assert watermark.now() == -math.inf  # file 1 has too few
+    watermark.end(1)
+    seen = []
+    for time in (50, 40, 60, 70, 10):
+        watermark.accept(0, time)
+        seen.append(watermark.now())
+    assert seen == [40] * 5
+
+
+def test_a_file_not_yet_read_does_not_hold_the_watermark_at_minus_infinity():
+    ahead = [(0, json_event(event)) for event in push(T + 10 * DAY)]
+    late = (0, json_event(impression("late", T)))
+    other = [(1, json_event(event)) for event in push(T + 9 * DAY)]
+    assert count([*ahead, late, *other], files=2).outcomes()[4] == "too_late"
+    assert count([*ahead, late, *other[:3]], files=2).outcomes()[4] == "counted"
+
+
+def test_a_heads_rejected_events_do_not_count():
+    log = [(0, json_event(event)) for event in (impression("x", T - 20 * DAY, price_micros=-1), *push(T), click(time=T))]
+    assert heads_of(log, 1) == [[T] * 4]
+
+
 def test_a_single_event_far_ahead_of_its_fellows_does_not_move_the_watermark():
     ahead = [impression(f"ahead-{number}", T + 30 * DAY) for number in range(3)]
     assert outcomes(impression(), *ahead, impression("late"))[-1] == "counted"
@@ -690,6 +714,11 @@ def test_a_follow_up_that_arrives_when_its_wait_is_over_and_finds_no_impression_
 def test_an_impression_stays_joinable_for_24_hours_behind_the_dedup_horizon():
     log = [impression(), *push(T + 8 * DAY), click(time=T + 24 * HOUR)]
     assert outcomes(*log)[-1] == "counted"
+
+
+def test_an_impression_whose_id_another_event_has_taken_is_not_followed_any_more():
+    log = [impression(), *push(T + 7 * DAY + 1), conversion("i", T + DAY), click(time=T + DAY)]
+    assert outcomes(*log)[-2:] == ["counted", "orphan"]
 
 
 def test_an_impression_out_of_reach_does_not_end_the_wait():
