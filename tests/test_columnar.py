@@ -335,6 +335,21 @@ def test_nothing_of_one_event_is_left_in_the_next():
     assert [(piece, payload) for piece, _, _, payload in decoded.failed] == [(1, first[:-1])]
 
 
+def test_a_time_out_of_range_does_not_hide_where_the_next_datum_begins():
+    schema = evolved(("event_time", {"type": {"type": "long", "logicalType": "timestamp-millis"}}))
+    good = written(schema, event_time=EVENT["event_time"] // 1000)
+    bad = written(evolved(("event_time", {"type": "long"})), event_time=2**62)
+    decoded = decode_blocks([good + bad + good], [3], schema, Program.for_schema(schema))
+    assert decoded.index.tolist() == [0, 2]
+    assert [(index, payload) for _, index, _, payload in decoded.failed] == [(1, bad)]
+
+
+def test_a_type_that_contains_itself_is_refused():
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"]}]}
+    with pytest.raises(ValueError, match="contains itself"):
+        WriterSchema.parse(json.dumps(evolved(("tree", {"type": node}))))
+
+
 FOREIGN = evolved(
     ("price_micros", {"type": ["null", "int", "string"]}), ("event_type", {"type": "bytes"}),
     ("event_time", {"type": {"type": "long", "logicalType": "timestamp-millis"}}),

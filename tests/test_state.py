@@ -1,5 +1,7 @@
 """The state machines by worked examples: what is published when, what is remembered and for how long, and the log."""
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -275,6 +277,40 @@ def test_an_order_forgotten_by_the_horizon_stays_forgotten_when_its_machine_is_l
         assert {key[4]: n for key, n in ledger.items() if n} == {"duplicate": 1}
 
 
+@pytest.mark.parametrize("order", list(itertools.permutations(range(4))))
+@pytest.mark.parametrize("lose", [False, True])
+def test_orders_do_not_depend_on_which_shard_of_the_stage_before_runs_ahead(order, lose):
+    joined, keyed = joins(), orders()
+    later = T + 8 * DAY  # the first two are forgotten by then
+    log = [
+        absorb(joined, conversion(name, time, order_id="o"), watermark=watermark).orders
+        for name, time, watermark in (("a", T, T), ("b", T + HOUR, T), ("c", later, later), ("d", later + 1, later))
+    ]
+    ledger: dict = {}
+    for place in order:
+        for key, n in call(keyed, lambda machine: machine.absorb(log[place])).items():
+            ledger[key[0] if key[0] > T + DAY else T, key[4]] = ledger.get((key[0] if key[0] > T + DAY else T, key[4]), 0) + n
+        if lose:
+            keyed.lose()
+    assert {key: n for key, n in ledger.items() if n} == {
+        (T, "counted"): 1, (T, "duplicate"): 1, (later, "counted"): 1, (later, "duplicate"): 1,
+    }
+
+
+def test_a_displaced_conversion_does_not_return_when_the_one_that_displaced_it_is_forgotten():
+    joined, keyed = joins(), orders()
+    for name, time in (("a", T), ("b", T + DAY)):
+        call(keyed, lambda machine: machine.absorb(absorb(joined, conversion(name, time, order_id="o")).orders))
+    told = T + DEDUP_HORIZON + DAY
+    call(keyed, lambda machine: machine.advance(told))
+    for _ in range(2):
+        effects = absorb(joined, conversion("c", T + 2 * DAY, order_id="o"), watermark=told)
+        ledger = keyed.machine.absorb(effects.orders) if effects.orders is not None else None
+        if ledger is not None:
+            assert {key[4]: n for key, n in ledger.items() if n} == {"counted": 1}
+        keyed.lose()
+
+
 # --- Verdicts ------------------------------------------------------------------------------------------------
 
 def fingerprint_of(event: dict) -> tuple[int, int]:
@@ -353,6 +389,18 @@ def test_a_totals_shard_forgets_everything_behind_its_horizon():
     assert published(call(keyed, lambda machine: machine.advance(FORGOTTEN, 1))) == [(FINAL, 1)]
     assert (keyed.machine.keys.rows, keyed.machine.labels, keyed.bags) == (0, [], {})
     assert keyed.machine.next_due() is None
+
+
+@pytest.mark.parametrize("lose", [False, True])
+def test_a_row_from_before_time_was_told_is_not_begun_anew_however_old_it_is(lose):
+    keyed = ledger_totals()
+    for told in (NO_WATERMARK, T, T + DAY):
+        if told != NO_WATERMARK:
+            call(keyed, lambda machine: machine.advance(told, 1))
+        if lose:
+            keyed.lose()
+        call(keyed, lambda machine: machine.absorb(one_row(0, 1, LATE)))  # a device whose clock was never set
+    assert published(keyed.machine.flush(2)) == [(RESTATED, 3)]
 
 
 def test_what_is_forgotten_is_published_first():

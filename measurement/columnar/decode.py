@@ -98,14 +98,14 @@ def decode_datums(datums: list[bytes], schema: dict | None = None, program: Prog
 
 def _resolved_blocks(pieces, counts, schema, whole=False) -> Decoded:
     """Through fastavro: each datum's bounds by its writer's schema, then resolution to the reader's."""
-    writer = fastavro.parse_schema(schema)
+    writer, bare = fastavro.parse_schema(schema), fastavro.parse_schema(_bare(schema))
     columns, payloads, places, failed = jsonl.Columns(), [], [], []
     for p, (data, count) in enumerate(zip(pieces, counts)):
         stream = io.BytesIO(data)
         for i in range(count):
             start = stream.tell()
             try:
-                fastavro.schemaless_reader(stream, writer)
+                fastavro.schemaless_reader(stream, bare)
                 if whole and stream.tell() != len(data):
                     raise ValueError(ERRORS[TRAILING])
             except _UNREADABLE as error:
@@ -121,6 +121,15 @@ def _resolved_blocks(pieces, counts, schema, whole=False) -> Decoded:
             payloads.append(payload)
             places.append((p, i))
     return _collected(columns, payloads, [p for p, _ in places], [i for _, i in places], failed)
+
+
+def _bare(schema):
+    """A schema without logical types: where a datum ends does not hang on whether its values make sense."""
+    if isinstance(schema, list):
+        return [_bare(part) for part in schema]
+    if isinstance(schema, dict):
+        return {key: _bare(value) for key, value in schema.items() if key != "logicalType"}
+    return schema
 
 
 # What fastavro raises on bytes or schemas that do not fit; anything else is a fault of ours and must surface.

@@ -65,11 +65,25 @@ class WriterSchema:
             schema = orjson.loads(text)
             canonical = fastavro.schema.to_parsing_canonical_form(schema)
             fastavro.parse_schema(schema)
+            if _recurs(schema):  # fastavro follows nesting on the process's stack, which hostile bytes can exhaust
+                raise ValueError("a type that contains itself is not read")
             program = Program.for_schema(schema)
         except (orjson.JSONDecodeError, fastavro.schema.SchemaParseException, fastavro.schema.UnknownType, KeyError,
                 TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"not an Avro schema: {error}") from error
         return cls(text, fastavro.schema.fingerprint(canonical, "CRC-64-AVRO"), schema, program)
+
+
+def _recurs(schema, inside: frozenset[str] = frozenset()) -> bool:
+    """Whether a named type contains itself; names are compared without their namespaces."""
+    if isinstance(schema, str):
+        return schema.rpartition(".")[2] in inside
+    if isinstance(schema, list):
+        return any(_recurs(part, inside) for part in schema)
+    if isinstance(schema.get("name"), str) and schema.get("type") in ("record", "error"):
+        inside = inside | {schema["name"].rpartition(".")[2]}
+        return any(_recurs(field["type"], inside) for field in schema["fields"])
+    return any(_recurs(schema[key], inside) for key in ("type", "items", "values") if key in schema)
 
 
 READER_SCHEMA = WriterSchema.parse(orjson.dumps(SCHEMA).decode())

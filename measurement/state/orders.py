@@ -1,10 +1,13 @@
 """Conversions by order: of one advertiser's conversions of a type and order_id, the earliest stands (contract section 2).
 
-No Beam here. Only the conversion that stands is remembered for an order, since the earliest can be displaced by an
-earlier one alone and none of the displaced can return.
+No Beam here. The shards of the stage before may run apart, so the conversions of an order come in any order. What decides
+is the watermark that each was read at: by it they stand in a row, in which one older than the dedup horizon is forgotten.
+Those displaced are remembered as well, since one read before them may still come. Nearly every order has one conversion.
 """
 
+from bisect import insort
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,20 +19,40 @@ from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Counting
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 1
+_VERSION = 2
 
 
-@dataclass
-class Standing:
-    """The conversion that stands for an order."""
+@dataclass(eq=False)
+class Conversion:
+    """A conversion that names an order."""
 
     row: np.void  # ROW
     event_id: str
     source: str
+    displaced: bool = False
+    settled: bool = False  # displaced for good: what stood then is forgotten, and so is this one
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return int(self.row["parent_hi"]), int(self.row["parent_lo"])
+
+    @property
+    def time(self) -> int:
+        return int(self.row["time"])
 
     @property
     def rank(self) -> tuple[int, bytes]:
-        return int(self.row["time"]), self.event_id.encode()
+        return self.time, self.event_id.encode()
+
+    @property
+    def read(self) -> tuple:
+        return int(self.row["watermark"]), self.rank
+
+    @property
+    def outcome(self) -> str:
+        if self.displaced:
+            return "duplicate"
+        return "invalid_traffic" if self.row["verdict"] else "counted"
 
 
 class OrdersShard:
@@ -42,53 +65,60 @@ class OrdersShard:
         self._changes = Changes()
 
     def _reset(self):
-        self.standing: dict[tuple[int, int], Standing] = {}  # by order
+        self.orders: dict[tuple[int, int], list[Conversion]] = {}  # as they were read
         self._by_bucket: dict[int, set[tuple[int, int]]] = defaultdict(set)
 
     def absorb(self, batch: EventBatch) -> Counter:
         """Takes in deduplicated conversions that name an order; ledger changes by (hour, because, source, type, outcome)."""
         ledger: Counter = Counter()
-        changed: dict[int, list[Standing]] = defaultdict(list)
+        new = []
         for row in batch.rows:
-            new = Standing(row.copy(), batch.labels[row["dims"]], batch.labels[row["source"]])
+            it = Conversion(row.copy(), batch.labels[row["dims"]], batch.labels[row["source"]])
             watermark = int(row["watermark"])
-            order = int(row["parent_hi"]), int(row["parent_lo"])
-            old = self.standing.get(order)
-            if old is not None and self._gives_way(old, new):
-                old = None
-            if old is not None and self._gives_way(new, old):
-                # Shards of the stage before run apart: this one was read first, and was out of memory for the other.
-                ledger[self._key(new, watermark, LATE, _outcome(new))] += 1
-                continue
-            if old is not None and old.rank < new.rank:
-                ledger[self._key(new, watermark, LATE, "duplicate")] += 1
-                continue
-            if old is not None:
-                ledger[self._key(old, watermark, ORDER, _outcome(old))] -= 1
-                ledger[self._key(old, watermark, ORDER, "duplicate")] += 1
-            ledger[self._key(new, watermark, LATE, _outcome(new))] += 1
-            self._stand(order, new)
-            changed[self.buckets.of(new.rank[0])].append(new)
-        self._log(changed)
+            for other, was in self._enter(it):
+                later = max(watermark, other.read[0])
+                ledger[self._key(other, later, ORDER, was)] -= 1
+                ledger[self._key(other, later, ORDER, other.outcome)] += 1
+            ledger[self._key(it, watermark, LATE, it.outcome)] += 1
+            new.append(it)
+        self._log(new)
         return ledger
+
+    def _enter(self, it: Conversion) -> list[tuple[Conversion, str]]:
+        """Puts a conversion among those of its order; the others that this changes, with their outcomes before."""
+        known = self.orders.setdefault(it.order, [])
+        self._by_bucket[self.buckets.of(it.time)].add(it.order)
+        before = [(other, other.outcome) for other in known]
+        insort(known, it, key=lambda c: c.read)
+        self._decide(known)
+        return [(other, was) for other, was in before if other.outcome != was]
+
+    def _decide(self, known: list[Conversion]) -> Conversion | None:
+        """Says of each conversion of an order, as they were read, whether another displaced it; the one that stands."""
+        stands = None
+        for it in known:
+            it.displaced = False
+            if stands is not None and stands.time >= it.read[0] - self.counting.dedup_horizon:
+                if stands.rank < it.rank:
+                    it.displaced = True
+                    continue
+                stands.displaced = True
+            stands = it
+        return stands
 
     def judge(self, entry: np.void, verdict: int, watermark: int) -> Counter:
         """Sets the verdict on a conversion given by its identity and order; what stands is restated."""
         ledger: Counter = Counter()
-        it = self.standing.get((int(entry["parent_hi"]), int(entry["parent_lo"])))
-        if it is not None and (it.row["id_hi"], it.row["id_lo"]) == (entry["id_hi"], entry["id_lo"]):
-            ledger[self._key(it, watermark, INVALID_TRAFFIC, _outcome(it))] -= 1
-            it.row["verdict"] = verdict
-            ledger[self._key(it, watermark, INVALID_TRAFFIC, _outcome(it))] += 1
-            self._log({self.buckets.of(it.rank[0]): [it]})
+        for it in self.orders.get((int(entry["parent_hi"]), int(entry["parent_lo"])), ()):
+            if (it.row["id_hi"], it.row["id_lo"], it.time) == (entry["id_hi"], entry["id_lo"], entry["time"]):
+                ledger[self._key(it, watermark, INVALID_TRAFFIC, it.outcome)] -= 1
+                it.row["verdict"] = verdict
+                ledger[self._key(it, watermark, INVALID_TRAFFIC, it.outcome)] += 1
+                self._log([it])
         return ledger
 
-    def _stand(self, order: tuple[int, int], new: Standing) -> None:
-        self.standing[order] = new
-        self._by_bucket[self.buckets.of(new.rank[0])].add(order)
-
-    def _key(self, it: Standing, watermark: int, because_closed: int, outcome: str) -> tuple:
-        hour = it.rank[0] // MICROS_PER_HOUR * MICROS_PER_HOUR
+    def _key(self, it: Conversion, watermark: int, because_closed: int, outcome: str) -> tuple:
+        hour = it.time // MICROS_PER_HOUR * MICROS_PER_HOUR
         closed = watermark >= hour + MICROS_PER_HOUR + self.counting.allowed_lateness
         return hour, because_closed if closed else ON_TIME, it.source, "conversion", outcome
 
@@ -97,46 +127,61 @@ class OrdersShard:
         return min((self.buckets.expires(b) for b in self._by_bucket), default=None)
 
     def advance(self, watermark: int) -> None:
-        """Forgets the orders that no later conversion can belong to."""
+        """Forgets the conversions that no later one can belong with."""
         first = self.buckets.first_kept(watermark)
         expired = [b for b in self._by_bucket if b < first]
+        settled: list[Conversion] = []
         for bucket in expired:
             for order in self._by_bucket.pop(bucket):
-                if order in self.standing and self.buckets.of(self.standing[order].rank[0]) == bucket:
-                    del self.standing[order]
+                settled += self._settle(order, first, watermark)
             self._changes.clear(bucket)
         slots = {bucket % SLOTS for bucket in expired}
-        self._log({b: [self.standing[o] for o in orders if o in self.standing]
-                   for b, orders in self._by_bucket.items() if b % SLOTS in slots})
+        for bucket in [b for b in self._by_bucket if b % SLOTS in slots]:  # they shared a slot with one that expired
+            self._log(it for order in self._by_bucket[bucket] for it in self.orders.get(order, ())
+                      if self.buckets.of(it.time) == bucket)
+        self._log(settled)
+
+    def _settle(self, order: tuple[int, int], first: int, watermark: int) -> list[Conversion]:
+        """Forgets an order's conversions before bucket ``first`` and, of those already read at the watermark, all but
+        the one that stands; those of later buckets among them, which the log must be told of."""
+        known = self.orders.pop(order, [])
+        read = [it for it in known if it.read[0] <= watermark]
+        stands = self._decide(read)
+        kept = [it for it in (stands, *known[len(read):]) if it is not None and self.buckets.of(it.time) >= first]
+        self._decide(known)
+        if kept:
+            self.orders[order] = kept
+        gone = [it for it in read if it is not stands and self.buckets.of(it.time) >= first]
+        for it in gone:
+            it.settled = True
+        return gone
 
     def take_changes(self) -> Changes:
         """What to write to the log since the last call."""
         changes, self._changes = self._changes, Changes()
         return changes
 
-    def _log(self, changed: dict[int, list[Standing]]) -> None:
-        for bucket, standing in changed.items():
-            texts = orjson.dumps([(s.event_id, s.source) for s in standing])
-            self._changes.append(bucket, pack(_VERSION, (np.array([s.row for s in standing], ROW).tobytes(), texts)))
+    def _log(self, conversions: Iterable[Conversion]) -> None:
+        by_bucket: dict[int, list[Conversion]] = defaultdict(list)
+        for it in conversions:
+            by_bucket[self.buckets.of(it.time)].append(it)
+        for bucket, its in by_bucket.items():
+            texts = orjson.dumps([(it.event_id, it.source, it.settled) for it in its])
+            self._changes.append(bucket, pack(_VERSION, (np.array([it.row for it in its], ROW).tobytes(), texts)))
 
     def restore(self, runs) -> None:
         """Rebuilds the machine from its log, the runs of each slot in the order of writing."""
         self._reset()
+        latest: dict[tuple, Conversion] = {}  # of two runs of one conversion the later holds
         for run in runs:
             rows, texts = unpack(_VERSION, run)
-            for row, (event_id, source) in zip(np.frombuffer(rows, ROW), orjson.loads(texts)):
-                new = Standing(row.copy(), event_id, source)
-                order = int(row["parent_hi"]), int(row["parent_lo"])
-                old = self.standing.get(order)
-                # The later of two runs of one event has its latest verdict; slots are read in any order.
-                if old is None or new.rank == old.rank or self._gives_way(old, new) or (
-                        new.rank < old.rank and not self._gives_way(new, old)):
-                    self._stand(order, new)
-
-    def _gives_way(self, old: Standing, new: Standing) -> bool:
-        """Whether the old conversion of an order was out of memory when the new one was read."""
-        return old.rank[0] < int(new.row["watermark"]) - self.counting.dedup_horizon
-
-
-def _outcome(it: Standing) -> str:
-    return "invalid_traffic" if it.row["verdict"] else "counted"
+            for row, (event_id, source, settled) in zip(np.frombuffer(rows, ROW), orjson.loads(texts)):
+                it = Conversion(row.copy(), event_id, source, settled=settled)
+                latest[*it.order, it.read] = it
+        for it in latest.values():
+            self._by_bucket[self.buckets.of(it.time)].add(it.order)
+            if it.settled:
+                continue
+            insort(self.orders.setdefault(it.order, []), it, key=lambda c: c.read)
+        for known in self.orders.values():
+            self._decide(known)

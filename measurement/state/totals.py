@@ -118,6 +118,25 @@ class TotalsShard:
             if self._hour_closes(hour) > self.watermark:
                 self._open[hour].append(new[hours == hour])
 
+    def _keep_older(self, first: int) -> None:
+        """Takes the rows before bucket ``first`` for ones that do not expire: nothing told of the time when they came, and
+        as old as they are others may come for them, which must not begin them anew."""
+        buckets = self.rows["bucket"][: self.keys.rows]
+        at = np.flatnonzero((buckets != TIMELESS) & (buckets < first))
+        if not len(at):
+            return
+        old = np.unique(buckets[at]).tolist()
+        self.rows["bucket"][at] = TIMELESS
+        for bucket in old:
+            del self._size[bucket]
+            self._written.pop(bucket, None)
+            self._changes.clear(bucket)
+        self._size[TIMELESS] += len(at)
+        slots = {bucket % SLOTS for bucket in old}
+        for bucket in [b for b in self._size if b != TIMELESS and b % SLOTS in slots]:
+            self._rewrite(bucket)
+        self._log(at)
+
     def _label(self, text: str) -> int:
         code = self._codes.get(text)
         if code is None:
@@ -168,6 +187,8 @@ class TotalsShard:
         """Closes the hours that the watermark has passed: final rows, then restated ones where late events wait."""
         out = []
         due = [hour for hour in self._open if self._hour_closes(hour) <= watermark]
+        if self.watermark == NO_WATERMARK:
+            self._keep_older(self.buckets.first_kept(watermark))
         self.watermark = max(self.watermark, watermark)
         if due:
             at = np.concatenate([part for hour in due for part in self._open.pop(hour)])
