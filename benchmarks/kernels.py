@@ -51,6 +51,7 @@ POLICY = Policy()
 SHARDS, DELIVERY_SHARDS = 4, 2  # as the job has them (measurement/transforms/config.py)
 PEER_EVENTS = 100_000  # enough for the stateless kernels; Python objects of more would only fill memory
 REMEMBERED = 1_000_000, 5_000_000
+BATCH = 16_384  # events of a batch of the dedup
 BATCHES_A_RUN = 2  # of the dedup, so that the slowest peer's runs still end
 
 _F = e.FIELD_INDEX
@@ -206,8 +207,8 @@ def deduplicating(remembered: int, runs: int) -> tuple[Figures, dict]:
     fresh = [_some_seen(rng, keys) for _ in range((runs + 1) * BATCHES_A_RUN)]
 
     shard, began = JoinShard(POLICY.counting), time.process_time()
-    for at in range(0, remembered, FRAME_EVENTS):
-        shard.absorb(_impressions(keys[at : at + FRAME_EVENTS]))
+    for at in range(0, remembered, BATCH):
+        shard.absorb(_impressions(keys[at : at + BATCH]))
         shard.take_changes()
     grew = remembered / (time.process_time() - began)
     table = Keys(keys[:, 0], keys[:, 1])
@@ -249,8 +250,8 @@ def deduplicating(remembered: int, runs: int) -> tuple[Figures, dict]:
     seconds = interleaved({name: _next_batches(form, streams[name], new[name]) for name, form in forms.items()}, runs)
     same("dedup", *new.values())
     ours = next(iter(forms))
-    figures = rates(f"dedup: {remembered:,} identities remembered, batches of {FRAME_EVENTS:,}",
-                    seconds, BATCHES_A_RUN * FRAME_EVENTS, ours)
+    figures = rates(f"dedup: {remembered:,} identities remembered, batches of {BATCH:,}",
+                    seconds, BATCHES_A_RUN * BATCH, ours)
     figures.notes.append(f"JoinShard grew from nothing to {remembered:,} at {grew:,.0f} events/s, all growing included.")
     bytes_ = shard.state_bytes()
     set_bytes = (sys.getsizeof(texts) + len(texts) * sys.getsizeof(bytes(16))) / len(texts)
@@ -264,8 +265,8 @@ def _next_batches(form: Callable, stream: Iterator, new: list[int]) -> Callable[
 
 
 def _some_seen(rng, keys: np.ndarray) -> np.ndarray:
-    batch = rng.integers(0, 2**64, (FRAME_EVENTS, 2), np.uint64)
-    seen = rng.random(FRAME_EVENTS) < 0.05
+    batch = rng.integers(0, 2**64, (BATCH, 2), np.uint64)
+    seen = rng.random(BATCH) < 0.05
     batch[seen] = keys[rng.integers(0, len(keys), int(seen.sum()))]
     return batch
 

@@ -6,6 +6,7 @@ import json
 import os
 import pty
 import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -165,17 +166,28 @@ def test_a_replay_counts_what_can_be_counted_now_and_nothing_twice(prism, tmp_pa
         assert measurement("reconcile", "--out", out).returncode == 0
 
 
+_KILLED_HALFWAY = """
+import os, signal, subprocess, sys
+from pathlib import Path
+from measurement.local.run import Run, run
+
+log, out = sys.argv[1:]
+
+def tell(progress):
+    if progress.events:
+        # Readers find their way while it runs.
+        code = subprocess.run([sys.executable, "-m", "measurement.cli", "status", "--out", out], stdout=subprocess.DEVNULL).returncode
+        print("status", code, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+run(Run(Path(out), [log]), tell, print)
+"""
+
+
 def test_an_interrupted_run_is_told_of_and_run_again_whole(log, done, prism, tmp_path):
     out = tmp_path / "out"
-    process = subprocess.Popen([*COMMAND, "run", "--input", str(log), "--out", str(out)], stdout=subprocess.PIPE, text=True)
-    for line in process.stdout:
-        if "events read" in line:
-            break
-    # Readers find their way while it runs, and a second writer is told.
-    assert measurement("status", "--out", out).returncode == 0
-    process.kill()
-    process.wait()
-    process.stdout.close()
+    killed = subprocess.run([sys.executable, "-c", _KILLED_HALFWAY, str(log), str(out)], stdout=subprocess.PIPE, text=True)
+    assert killed.returncode == -signal.SIGKILL and killed.stdout.endswith("status 0\n")
     assert measurement("status", "--out", out).returncode == 1
     assert "interrupted" in measurement("reconcile", "--out", out).stdout
     assert measurement("run", "--input", log, "--out", out).returncode == 0

@@ -43,10 +43,10 @@ _READING: list[Callable[[], None]] = []  # called when the first event is read; 
 # -- source -----------------------------------------------------------------------------------------------------------
 
 class Place(CheckpointMark):
-    """How many events were read."""
+    """How many events were emitted."""
 
-    def __init__(self, read: int):
-        self.read = read
+    def __init__(self, emitted: int):
+        self.emitted = emitted
 
     def finalize_checkpoint(self) -> None:
         """Files need no acknowledgement."""
@@ -55,11 +55,11 @@ class Place(CheckpointMark):
 class EventsReader(UnboundedReader):
     """Emits the accepted events of one file, each as a dict."""
 
-    def __init__(self, path: str, read: int):
+    def __init__(self, path: str, emitted: int):
         self._events = _events(Path(path))
-        self._read, self._recent, self._watermark = 0, [], NO_WATERMARK
+        self._emitted, self._recent, self._watermark = 0, [], NO_WATERMARK
         self._current, self._done = None, False
-        for _ in range(read):
+        for _ in range(emitted):
             self._next()
 
     def start(self) -> bool:
@@ -73,13 +73,13 @@ class EventsReader(UnboundedReader):
 
     def _next(self) -> bool:
         for event in self._events:
-            self._read += 1
             if not _is_sound(event, self._watermark):
                 continue
             self._recent = [*self._recent[1 - SUPPORT :], event["event_time"]]
             if len(self._recent) == SUPPORT:
                 self._watermark = max(self._watermark, min(self._recent))
             self._current = event
+            self._emitted += 1
             return True
         return False
 
@@ -95,7 +95,7 @@ class EventsReader(UnboundedReader):
         return MIN_TIMESTAMP if self._watermark == NO_WATERMARK else Timestamp(micros=self._watermark)
 
     def get_checkpoint_mark(self) -> Place:
-        return Place(self._read)
+        return Place(self._emitted)
 
 
 class EventSource(UnboundedSource):
@@ -108,7 +108,7 @@ class EventSource(UnboundedSource):
         return [self]
 
     def create_reader(self, options, checkpoint_mark):
-        return EventsReader(self.path, checkpoint_mark.read if checkpoint_mark else 0)
+        return EventsReader(self.path, checkpoint_mark.emitted if checkpoint_mark else 0)
 
     def get_checkpoint_mark_coder(self):
         return PickleCoder()
