@@ -12,10 +12,10 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env engine run test bench doctor clean
+.PHONY: help env engine emulators run test bench doctor clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 env: $(VENV)/.installed-test  ## the environment, in $VENV (default .venv)
 
@@ -27,7 +27,10 @@ run: env engine $(DEMO)/truth.json  ## simulated events through the real job, ch
 	$(BIN)/measurement reconcile --out $(OUT)
 	$(BIN)/measurement head --out $(OUT)
 
-test: env engine  ## the tests
+emulators: env  ## the cloud's emulators for tests: found, or what to install (a build takes some five minutes)
+	@$(BIN)/python -m measurement.local.emulators --build
+
+test: env engine emulators  ## the tests
 	$(BIN)/python -m pytest -q tests
 
 bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with BENCH=name

@@ -128,7 +128,7 @@ def _dicts(events) -> list[list]:
 def identifying(frames_: list[Frame], runs: int) -> Figures:
     """Identity, parent, content digest and distinct dimensions of decoded events."""
     decoded = [_decode(f) for f in frames_]
-    judged = [judge(d.buf, d.values, d.lengths, 0, POLICY.counting.viewability) for d in decoded]
+    judged = [judge(d.buf, d.values, d.lengths, np.zeros(len(d.values), np.int64), POLICY.counting.viewability) for d in decoded]
     chosen = [np.flatnonzero(j["reason"] == ACCEPTED) for j in judged]
     tables = [_frame(f, j["type"]).filter(pl.Series(j["reason"] == ACCEPTED)) for f, j in zip(frames_, judged)]
     dicts = [t.to_dicts() for t in tables[:1]]
@@ -468,9 +468,9 @@ class Together:
         while (found := self.timed("read frames", lambda: next(pieces, None))) is not None:
             frame = found[0]
             self.events += frame.events
-            origin = Origin(path.name, np.array(frame.positions, np.int64), AVRO, frame.schema.id, 0)
+            origin = Origin(path.name, np.array(frame.positions, np.int64), AVRO, frame.schema.id, np.zeros(len(frame.positions), np.int64))
             decoded = self.timed("decode", lambda: _decode(frame))
-            yield self.timed("take in", lambda: take_in(decoded, origin, (frame.messages, frame.events, frame.bytes), POLICY,
+            yield self.timed("take in", lambda: take_in(decoded, origin, {0: (frame.messages, frame.events, frame.bytes)}, POLICY,
                                                         self.watermark, END, is_robot))
 
     @staticmethod

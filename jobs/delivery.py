@@ -6,9 +6,10 @@ from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
 from measurement.transforms import coders as _registered  # noqa: F401 (registers the batches' coders)
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import EVENTS, ROWS, TALLIES, Distribute, Keyed, Rows, Tally
+from measurement.transforms.distribute import EVENTS, REJECTS, ROWS, TALLIES, Distribute, Keyed, Rows, Tally
 from measurement.transforms.join import ORDERS, Join
 from measurement.transforms.orders import Orders
+from measurement.transforms.rejects import Rejects
 from measurement.transforms.totals import Totals
 
 
@@ -21,18 +22,23 @@ class Delivery(beam.PTransform):
 
     def expand(self, intake):
         config = self._config
-        taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, TALLIES, ROWS)
+        taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, TALLIES, REJECTS)
         joined = (
             typed(taken[EVENTS], Keyed)
-            | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, ROWS, ORDERS)
+            | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, REJECTS, ORDERS)
         )
         ordered = typed(joined[ORDERS], Keyed) | "Orders" >> beam.ParDo(Orders(config)).with_output_types(Tally)
+        rejected = (
+            (typed(taken[REJECTS], Rows), typed(joined[REJECTS], Rows))
+            | "Refused" >> beam.Flatten()
+            | "Rejects" >> beam.ParDo(Rejects(config)).with_outputs(ROWS, TALLIES)
+        )
         totals = (
-            (typed(taken[TALLIES], Tally), typed(joined[TALLIES], Tally), ordered)
+            (typed(taken[TALLIES], Tally), typed(joined[TALLIES], Tally), ordered, typed(rejected[TALLIES], Tally))
             | "Tallies" >> beam.Flatten()
             | "Totals" >> beam.ParDo(Totals(config)).with_output_types(Rows)
         )
-        return (typed(taken[ROWS], Rows), typed(joined[ROWS], Rows), totals) | "Rows" >> beam.Flatten()
+        return (typed(rejected[ROWS], Rows), totals) | "Rows" >> beam.Flatten()
 
 
 def typed(pcollection, hint):

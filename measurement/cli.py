@@ -13,6 +13,7 @@ import typer
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Counts advertising so well that money can be billed on it.")
 
+_TIMES = ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%HZ", "%Y-%m-%d"]
 _Out = Annotated[Path, typer.Option(help="The directory of a local run, with warehouse.duckdb.", file_okay=False)]
 
 
@@ -22,6 +23,16 @@ class Failure(Exception):
 
 class Profile(StrEnum):
     local = "local"
+    emulators = "emulators"
+    gcp = "gcp"
+
+
+_Profile = Annotated[Profile, typer.Option(help="Where: this machine's files, the cloud's emulators, or Google Cloud.")]
+_Subscription = Annotated[str | None, typer.Option(help="projects/P/subscriptions/S")]
+_Bigtable = Annotated[str | None, typer.Option(help="projects/P/instances/I")]
+_BigQuery = Annotated[str | None, typer.Option(help="P.DATASET")]
+_Policy = Annotated[Path | None, typer.Option(help="The policy file (YAML) to count by.")]
+_Engine = Annotated[str, typer.Option(help="prism, flink, dataflow, or any Beam runner; its own flags after `--`.")]
 
 
 def main() -> None:
@@ -46,16 +57,90 @@ def _fail(message: str) -> int:
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
 def run(
     context: typer.Context,
-    out: _Out,
-    input: Annotated[list[str], typer.Option(help="A file, a directory or a glob of .avro or .jsonl files, also .gz; repeatable.")],
-    profile: Annotated[Profile, typer.Option(help="Where to run.")] = Profile.local,
-    policy: Annotated[Path | None, typer.Option(help="The policy file (YAML).")] = None,
-    engine: Annotated[str, typer.Option(help="prism, or any Beam runner, its own flags after `--`.")] = "prism",
+    out: Annotated[Path | None, typer.Option(help="local: where warehouse.duckdb goes.", file_okay=False)] = None,
+    input: Annotated[list[str] | None, typer.Option(help="local: a file, a directory or a glob of .avro or .jsonl files, also .gz; repeatable.")] = None,
+    profile: _Profile = Profile.local,
+    subscription: _Subscription = None,
+    bigtable: _Bigtable = None,
+    bigquery: _BigQuery = None,
+    policy: _Policy = None,
+    engine: _Engine = "prism",
+    schemas: Annotated[Path | None, typer.Option(help="Cloud: a directory of writers' schemas (.avsc) beside version 1.")] = None,
+    resume: Annotated[bool, typer.Option(help="Cloud: the engine has the last generation's state; it goes on.")] = False,
+    until_idle: Annotated[bool, typer.Option(help="Cloud: end when nothing has come for --idle-seconds.")] = False,
+    idle_seconds: Annotated[float, typer.Option(help="Cloud: an idle subscription's watermark follows the clock after so long; "
+                                                "longer than --lease-seconds.", min=1)] = 180.0,
+    lease_seconds: Annotated[float, typer.Option(help="Cloud: what a dead worker held comes back after so long.", min=10, max=600)] = 60.0,
+    readers: Annotated[int, typer.Option(help="Cloud: readers that share the subscription.", min=1, max=1000)] = 1,
 ) -> None:
-    """Stream the input through the job; ends when it is drained and all hours are closed."""
-    from measurement.local.run import Run
+    """Stream events through the job: files to their end (local), or a subscription until it is stopped (emulators, gcp)."""
+    if profile is Profile.local:
+        from measurement.local.run import Run
 
-    _execute(Run(out, input, policy, engine, list(context.args)))
+        if out is None or not input:
+            raise Failure("--input and --out are needed with --profile local")
+        _execute(Run(out, input, policy, engine, list(context.args)))
+        return
+    from measurement import cli_cloud
+
+    if idle_seconds <= lease_seconds:
+        raise Failure(f"--idle-seconds {idle_seconds:g}: must be longer than --lease-seconds {lease_seconds:g}, or what a dead "
+                      "worker held comes back too late")
+    cli_cloud.run(
+        profile, subscription, bigtable, bigquery, policy=policy, engine=engine, flags=list(context.args), schemas=schemas,
+        resume=resume, until_idle=until_idle, idle_after=idle_seconds, lease=lease_seconds, readers=readers)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
+def rebuild(
+    context: typer.Context,
+    from_: Annotated[datetime, typer.Option("--from", help="The first hour, UTC.", formats=_TIMES)],
+    to: Annotated[datetime, typer.Option("--to", help="The hour behind the last, UTC.", formats=_TIMES)],
+    profile: _Profile = Profile.gcp,
+    subscription: _Subscription = None,
+    bigtable: _Bigtable = None,
+    bigquery: _BigQuery = None,
+    policy: _Policy = None,
+    engine: _Engine = "prism",
+) -> None:
+    """Make hours anew from the archive of what was received, under a new generation."""
+    from measurement import cli_cloud
+
+    if (from_, to) != tuple(t.replace(minute=0, second=0) for t in (from_, to)) or from_ >= to:
+        raise Failure(f"--from {from_:%Y-%m-%dT%H:%M:%SZ} --to {to:%Y-%m-%dT%H:%M:%SZ}: whole hours, the first before the second")
+    start, stop = (round(t.replace(tzinfo=UTC).timestamp()) * 1_000_000 for t in (from_, to))
+    cli_cloud.rebuild(_on_cloud(profile, "rebuild"), subscription, bigtable, bigquery, start, stop, policy=policy, engine=engine,
+                      flags=list(context.args))
+
+
+@app.command()
+def provision(
+    project: Annotated[str, typer.Option(help="The Google Cloud project.")],
+    profile: _Profile = Profile.gcp,
+    topic: Annotated[str, typer.Option(help="The topic's name.")] = "ad-events",
+    subscription: Annotated[str, typer.Option(help="The subscription's name.")] = "ad-events-measurement",
+    instance: Annotated[str, typer.Option(help="The Bigtable instance's name; it must exist on Google Cloud.")] = "measurement",
+    dataset: Annotated[str, typer.Option(help="The BigQuery dataset's name.")] = "ads",
+    archive: Annotated[str | None, typer.Option(help="Where what is received is kept: gs://BUCKET/DIRECTORY; with emulators any directory.")] = None,
+    location: Annotated[str, typer.Option(help="The BigQuery dataset's location.")] = "US",
+) -> None:
+    """Make topic, subscription, archive, Bigtable tables, BigQuery dataset, tables and views; safe to run again."""
+    from measurement import cli_cloud
+
+    cli_cloud.provision(_on_cloud(profile, "provision"), project, topic, subscription, instance, dataset, archive, location)
+
+
+@app.command()
+def publish(
+    input: Annotated[list[str], typer.Option(help="A file, a directory or a glob of .avro or .jsonl files, also .gz; repeatable.")],
+    topic: Annotated[str, typer.Option(help="projects/P/topics/T")],
+    profile: _Profile = Profile.gcp,
+    batch: Annotated[int, typer.Option(help="Events a message.", min=1, max=100_000)] = 1,
+) -> None:
+    """Send event files to a topic, one event or --batch N a message."""
+    from measurement import cli_cloud
+
+    cli_cloud.publish(_on_cloud(profile, "publish"), input, topic, batch)
 
 
 @app.command()
@@ -172,6 +257,12 @@ def head(out: _Out, rows: Annotated[int, typer.Option(help="So many of the lates
     from measurement.local import summary
 
     _reading(lambda warehouse: summary.show_head(warehouse, rows), out)
+
+
+def _on_cloud(profile: Profile, command: str) -> Profile:
+    if profile is Profile.local:
+        raise Failure(f"--profile local: {command} is for emulators or gcp")
+    return profile
 
 
 def _warehouse(out: Path):

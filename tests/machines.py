@@ -179,10 +179,10 @@ class Run:
         first, encoding = events[0], ENCODINGS.index(events[0].encoding)
         origin = Origin(
             first.source, np.arange(self.positions[file], self.positions[file] + len(events)), encoding,
-            "v1" if encoding == AVRO else None, first.receipt,
+            "v1" if encoding == AVRO else None, np.full(len(events), first.receipt),
         )
         self.positions[file] += len(events)
-        edge = len(events), len(events), sum(len(event.payload) for event in events)
+        edge = {0: (len(events), len(events), sum(len(event.payload) for event in events))}
         intake = take_in(decoded(events), origin, edge, POLICY, self.files[file], others, is_robot)
         self._reject(intake.rejects)
         again = []
@@ -345,7 +345,7 @@ class Run:
         if effects.delivery is not None:
             self._tally(stamp, "delivery", effects.delivery)
         self._ledger(stamp, effects.ledger)
-        for reason, event in effects.rejects:
+        for reason, event, _ in effects.rejects:
             row = event.row
             self.outputs.reject_ids.append((event.file, int(row["position"]), int(row["index"])))
             event_type = judge_one(Received(event.payload, ENCODINGS[row["encoding"]], "", END))["event_type"]

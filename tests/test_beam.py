@@ -189,7 +189,7 @@ def test_machines_that_are_lost_are_rebuilt_from_the_state_that_prism_keeps(pris
 
     monkeypatch.setattr(keyed.MACHINES, "take", forgetful)
     assert whichever_copy(figures(on_prism(prism, files, tmp_path / "spool"))) == rows
-    assert set(lost) == {"join", "orders", "totals"}
+    assert set(lost) == {"join", "orders", "rejects", "totals"}
 
 
 def datums(block) -> list[bytes]:

@@ -242,8 +242,8 @@ def test_every_payload_is_judged_by_the_stateless_rules_as_the_oracle_judges_it(
         if not chosen:
             continue
         decoded = decode_datums(chosen) if encoding == "avro" else decode_lines(chosen)
-        origin = Origin("f", np.arange(len(chosen)), ENCODINGS.index(encoding), None, clock)
-        intake = take_in(decoded, origin, (0, 0, 0), Policy(), FileWatermark(), NO_WATERMARK, is_robot)
+        origin = Origin("f", np.arange(len(chosen)), ENCODINGS.index(encoding), None, np.full(len(chosen), clock))
+        intake = take_in(decoded, origin, {}, Policy(), FileWatermark(), NO_WATERMARK, is_robot)
         judged = [judge_one(Received(payload, encoding, "f", clock)) for payload in chosen]
         expected = Counter(
             (one.reason, one.event_id, one.event_time, one.event_type, payload)

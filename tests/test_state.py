@@ -35,8 +35,8 @@ def batch(*events: dict, watermark: int = NO_WATERMARK) -> EventBatch:
     received = [json_event(event, receipt=END - DAY) for event in events]
     held = FileWatermark()
     held.state[1] = END  # the file is far; the others are where the watermark is
-    origin = Origin("events-0", np.arange(len(events)), 1, None, END - DAY)
-    intake = take_in(decoded(received), origin, (0, 0, 0), Policy(), held, watermark, is_robot)
+    origin = Origin("events-0", np.arange(len(events)), 1, None, np.full(len(events), END - DAY))
+    intake = take_in(decoded(received), origin, {}, Policy(), held, watermark, is_robot)
     assert not intake.rejects, intake.rejects
     return intake.batch
 
@@ -195,14 +195,14 @@ def test_a_wait_ends_when_it_is_told_the_time_or_when_a_copy_carries_it():
     assert outcomes(call(told, lambda machine: machine.advance(T + JOIN_HORIZON - 1))) == {}
     assert outcomes(call(told, lambda machine: machine.advance(T + JOIN_HORIZON))) == {"orphan": 1}
     effects = absorb(carried, click(), watermark=T + JOIN_HORIZON)
-    assert [reason for reason, _ in effects.rejects] == ["orphan", "orphan"]
+    assert [reason for reason, *_ in effects.rejects] == ["orphan", "orphan"]
 
 
 def test_an_orphan_keeps_its_bytes_and_its_id_as_its_publisher_wrote_it():
     keyed = joins()
     absorb(keyed, click("kö\x00\U0001f600", source_id="ssp"))
     keyed.lose()
-    [(reason, event)] = call(keyed, lambda machine: machine.advance(END)).rejects
+    [(reason, event, _)] = call(keyed, lambda machine: machine.advance(END)).rejects
     assert (reason, event.event_id, event.source, event.file) == ("orphan", "kö\x00\U0001f600", "ssp", "events-0")
     assert event.payload == json_event(click("kö\x00\U0001f600", source_id="ssp")).payload
 
@@ -222,7 +222,7 @@ def test_an_id_that_waits_again_in_another_slot_keeps_its_own_bytes():
         absorb(keyed, click())
         absorb(keyed, click(time=then, price_micros=7), watermark=T + JOIN_HORIZON)
         keyed.lose()
-        [(_, event)] = call(keyed, lambda machine: machine.advance(then + JOIN_HORIZON)).rejects
+        [(_, event, _)] = call(keyed, lambda machine: machine.advance(then + JOIN_HORIZON)).rejects
         assert int(event.row["time"]) == then and b"price_micros" in event.payload
 
 
@@ -436,7 +436,7 @@ def test_events_far_ahead_share_a_slot_and_outlive_the_bucket_they_share_it_with
     assert outcomes(absorb(keyed, impression("ahead", ahead), watermark=FORGOTTEN)) == {"duplicate": 1}
     assert outcomes(absorb(keyed, click(time=ahead, of="ahead"), watermark=FORGOTTEN)) == {"counted": 1}
     assert keyed.machine.count == 4  # with the one that waits and the impression it waits for
-    [(_, event)] = call(keyed, lambda machine: machine.advance(ahead + JOIN_HORIZON)).rejects
+    [(_, event, _)] = call(keyed, lambda machine: machine.advance(ahead + JOIN_HORIZON)).rejects
     assert event.event_id == "w"
 
 
@@ -516,8 +516,8 @@ def test_a_machine_rebuilt_from_its_log_knows_what_it_knew(arrivals):
     watermark.open(np.concatenate(times))
     keyed, rebuilt = joins(), joins()
     for frame in frames([received for _, received in arrivals if received is not None], 8):
-        origin = Origin("events-0", np.arange(len(frame)), int(frame[0].encoding == "json"), None, frame[0].receipt)
-        intake = take_in(decoded(frame), origin, (0, 0, 0), Policy(), watermark, END, is_robot)
+        origin = Origin("events-0", np.arange(len(frame)), int(frame[0].encoding == "json"), None, np.full(len(frame), frame[0].receipt))
+        intake = take_in(decoded(frame), origin, {}, Policy(), watermark, END, is_robot)
         call(keyed, lambda machine: machine.absorb(intake.batch))
         rebuilt.bags = keyed.bags
         rebuilt.lose()

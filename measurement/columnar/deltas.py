@@ -13,7 +13,7 @@ NO_HOUR = np.iinfo(np.int64).min  # the window of events whose time could not be
 
 # Why a closed hour changes (``restated_because``), by code; 0: the hour was open when the event was read.
 BECAUSE = ("", "late", "invalid_traffic", "order", "rebuild", "policy", "erasure")
-ON_TIME, LATE, INVALID_TRAFFIC, ORDER = range(4)
+ON_TIME, LATE, INVALID_TRAFFIC, ORDER, REBUILD = range(5)
 
 
 @dataclass(frozen=True)
@@ -52,16 +52,19 @@ class Deltas:
             orjson.loads(labels),
         )
 
+    def take(self, at: np.ndarray) -> "Deltas":
+        """The changes at some places."""
+        return Deltas(self.keys[at], self.hours[at], self.because[at], self.codes[at], self.counts[at], self.labels)
+
+    def shard(self, shards: int) -> np.ndarray:
+        """The shard of each change, uint64."""
+        return (self.keys[:, 0] >> np.uint64(40)) % np.uint64(shards)
+
     def split(self, shards: int) -> list[tuple[int, "Deltas"]]:
         """(shard, its changes) for each shard that has any."""
-        shard = (self.keys[:, 0] >> np.uint64(40)) % np.uint64(shards)
-        parts = []
-        for s in range(shards):
-            at = np.flatnonzero(shard == s)
-            if len(at):
-                parts.append((s, Deltas(self.keys[at], self.hours[at], self.because[at], self.codes[at],
-                                        self.counts[at], self.labels)))
-        return parts
+        shard = self.shard(shards)
+        found = ((s, np.flatnonzero(shard == s)) for s in range(shards))
+        return [(s, self.take(at)) for s, at in found if len(at)]
 
     @classmethod
     def tally(cls, table: str, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":

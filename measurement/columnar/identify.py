@@ -81,6 +81,32 @@ def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
         row.price = v[_PRICE] if n[_PRICE] >= 0 else 0
 
 
+@njit(cache=True, nogil=True)
+def row_keys(dims_hi, dims_lo, hours):
+    """Fingerprints (hi, lo; uint64) of delivery rows: of each one's dimensions' fingerprint and hour (µs)."""
+    hi, lo = np.empty(len(hours), np.uint64), np.empty(len(hours), np.uint64)
+    for i in range(len(hours)):
+        hi[i], lo[i] = combine(dims_hi[i], dims_lo[i], np.uint64(hours[i]), np.uint64(0))
+    return hi, lo
+
+
+def dimension_keys(rows: list[tuple[str | None, ...]]) -> tuple[np.ndarray, np.ndarray]:
+    """Fingerprints (hi, lo; uint64) of delivery rows' dimensions as the tables have them."""
+    hi, lo = np.empty(len(rows), np.uint64), np.empty(len(rows), np.uint64)
+    fields = np.arange(len(e.DIMENSIONS))
+    for i, (advertiser, *others) in enumerate(rows):
+        test = advertiser.startswith(TEST_ADVERTISER)
+        texts = [(t or "").encode() for t in (advertiser.removeprefix(TEST_ADVERTISER) if test else advertiser, *others)]
+        lengths = np.array([len(t) for t in texts], np.int32)
+        hi[i], lo[i] = _fields_of(np.frombuffer(b"".join(texts), np.uint8), np.cumsum(lengths) - lengths, lengths, fields, int(test))
+    return hi, lo
+
+
+@njit(cache=True, nogil=True)
+def _fields_of(buf, starts, lengths, fields, seed):
+    return _fields(buf, starts, lengths, fields, seed)
+
+
 def sources(decoded: Decoded, labels: Labels, file: str) -> np.ndarray:
     """The ledger's source of each event, as label codes: its source_id, else the file's name."""
     codes = labels.codes(decoded.buf, decoded.values[:, _SOURCE_ID], decoded.lengths[:, _SOURCE_ID])

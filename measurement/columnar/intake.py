@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from measurement.columnar import identify
-from measurement.columnar.batch import AVRO, ENCODINGS, EventBatch
+from measurement.columnar.batch import AVRO, ENCODINGS, NO_WATERMARK, EventBatch
 from measurement.columnar.decode import Decoded
 from measurement.columnar.deltas import LATE, ON_TIME, Deltas
 from measurement.columnar.judge import ACCEPTED, BAD_VALUE, FUTURE, REASONS, UNDECODABLE, judge
@@ -24,13 +24,18 @@ _TIME, _EVENT_ID, _EVENT_TYPE = (e.FIELD_INDEX[name] for name in ("event_time", 
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a frame was read: the source's name, its pieces' positions, the writer's schema, and the reader's clock (µs)."""
+    """Where a frame was read: the source's name, its pieces' positions and clocks (µs: the receipt of events that state
+    none), and the writer's schema."""
 
     source: str
     positions: np.ndarray  # int64, one a piece
     encoding: int
     schema_id: str | None
-    clock: int
+    clocks: np.ndarray  # int64, one a piece
+
+
+# What the edge counted, by hour of receipt (µs): messages, events, bytes.
+Edge = dict[int, tuple[int, int, int]]
 
 
 @dataclass
@@ -38,20 +43,20 @@ class Intake:
     """What one frame became."""
 
     batch: EventBatch
-    rejects: list[dict]  # rows of table ``rejects`` but for revision and published_at
+    rejects: list[dict]  # of publication.REJECTED
     tallies: dict[str, Deltas]  # by table
     before: int  # watermark (µs) in front of the frame
 
 
-def take_in(decoded: Decoded, origin: Origin, edge: tuple[int, int, int], policy: Policy, watermark, others: int,
-            is_robot) -> Intake:
-    """Judges a decoded frame. ``edge`` is what was counted before decoding: (messages, events, bytes)."""
+def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, watermark, others: int, is_robot,
+            floor: int = NO_WATERMARK) -> Intake:
+    """Judges a decoded frame. ``edge`` is what was counted before decoding; older than the ``floor`` (µs) is too late."""
     counting = policy.counting
     start = min(watermark.value, others)
-    judged = _judged(decoded, origin.clock, policy)
+    judged = _judged(decoded, origin.clocks[decoded.piece], policy)
     reason, kinds = judged["reason"], judged["type"]
     times = decoded.values[:, _TIME]
-    before = watermark.judge(times, reason, others, counting.dedup_horizon)
+    before = watermark.judge(times, reason, others, counting.dedup_horizon, floor)
 
     labels = Labels()
     sources = identify.sources(decoded, labels, origin.source)
@@ -70,23 +75,25 @@ def take_in(decoded: Decoded, origin: Origin, edge: tuple[int, int, int], policy
     rejects, entries = [], Counter()
     for i in np.flatnonzero(reason != ACCEPTED).tolist():
         name = REASONS[reason[i]]
+        hour = int(hours[i]) if readable[i] else None
+        late = bool(hour is not None and before[i] >= hour + e.MICROS_PER_HOUR + counting.allowed_lateness)
         event_id, event_type = (_text(decoded, i, f) for f in (_EVENT_ID, _EVENT_TYPE))
         field = judged["field"][i]
         rejects.append(_reject(origin, int(decoded.piece[i]), int(decoded.index[i]), name,
                                e.FIELDS[field] if field >= 0 else "older than the dedup horizon behind the watermark",
                                decoded.payloads[i], int(judged["receipt"][i]), event_id,
                                int(times[i]) if readable[i] else None, event_type))
-        hour = int(hours[i]) if readable[i] else None
-        late = hour is not None and before[i] >= hour + e.MICROS_PER_HOUR + counting.allowed_lateness
+        rejects[-1] |= {"ledger_source": labels.texts[sources[i]], "late": late}
         entries[hour, LATE if late else ON_TIME, labels.texts[sources[i]], event_type, name] += 1
     for piece, index, why, payload in decoded.failed:
-        rejects.append(_reject(origin, piece, index, REASONS[UNDECODABLE], why, payload, origin.clock, None, None, None))
+        rejects.append(_reject(origin, piece, index, REASONS[UNDECODABLE], why, payload, int(origin.clocks[piece]), None, None, None))
+        rejects[-1] |= {"ledger_source": origin.source, "late": False}
         entries[None, ON_TIME, origin.source, None, REASONS[UNDECODABLE]] += 1
     arrivals = _arrivals(decoded, hours, readable, kinds, sources, labels)
     if decoded.failed:
         arrivals[None, ON_TIME, origin.source, None] += len(decoded.failed)
     tallies = {
-        "intake": {(origin.clock // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR, ON_TIME, origin.source): edge},
+        "intake": {(hour, ON_TIME, origin.source): counts for hour, counts in edge.items()},
         "arrivals": {key: (n,) for key, n in arrivals.items()},
         "ledger": {key: (n,) for key, n in entries.items()},
     }
@@ -94,8 +101,8 @@ def take_in(decoded: Decoded, origin: Origin, edge: tuple[int, int, int], policy
                   start)
 
 
-def _judged(decoded: Decoded, clock: int, policy: Policy) -> dict[str, np.ndarray]:
-    judged = judge(decoded.buf, decoded.values, decoded.lengths, clock, policy.counting.viewability)
+def _judged(decoded: Decoded, clocks: np.ndarray, policy: Policy) -> dict[str, np.ndarray]:
+    judged = judge(decoded.buf, decoded.values, decoded.lengths, clocks, policy.counting.viewability)
     for row, fields in decoded.wrong.items():
         # A wrong type is a bad value, and what the compiled rules made of its placeholder does not stand.
         if judged["reason"][row] in (ACCEPTED, FUTURE, BAD_VALUE):
@@ -105,7 +112,7 @@ def _judged(decoded: Decoded, clock: int, policy: Policy) -> dict[str, np.ndarra
 
 def accepted_times(decoded: Decoded, clock: int, policy: Policy) -> np.ndarray:
     """Event times (int64 µs) of the events that the stateless rules accept, in order of arrival."""
-    return decoded.values[_judged(decoded, clock, policy)["reason"] == ACCEPTED, _TIME]
+    return decoded.values[_judged(decoded, np.full(len(decoded.values), clock), policy)["reason"] == ACCEPTED, _TIME]
 
 
 def _hours(decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
@@ -147,8 +154,8 @@ def _text(decoded: Decoded, row: int, field: int) -> str | None:
 
 
 def position_text(encoding: int, position: int, index: int) -> str:
-    """``source_position``: the offset of an Avro block and the index in it, or the offset of a JSON line."""
-    return f"{position}:{index}" if encoding == AVRO else str(position)
+    """``source_position``: the message id or offset of an Avro block and the index in it, or that of a JSON line."""
+    return f"{position}:{index}" if encoding == AVRO or index else str(position)
 
 
 def _reject(origin: Origin, piece: int, index: int, reason: str, detail: str, payload: bytes, received_at: int,

@@ -89,13 +89,13 @@ def _plain_ipv4(buf, start, length):
 
 
 @njit(cache=True, nogil=True)
-def _judge(buf, values, lengths, clock, view, reason, field, kind, receipt, shows):
+def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, shows):
     for i in range(len(values)):
         v, n = values[i], lengths[i]
         field[i] = -1
         kind[i] = UNKNOWN
         shows[i] = 0
-        receipt[i] = v[_RECEIVED] if n[_RECEIVED] >= 0 else clock
+        receipt[i] = v[_RECEIVED] if n[_RECEIVED] >= 0 else clocks[i]
         reason[i] = MISSING_FIELD
         for f in (_EVENT_ID, _EVENT_TYPE, _EVENT_TIME, _ADVERTISER):
             if n[f] < 0:
@@ -179,8 +179,8 @@ def is_address(text: str) -> bool:
     return True
 
 
-def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clock: int, view) -> dict[str, np.ndarray]:
-    """Judges n decoded events. ``clock`` (µs) is the receipt of an event that states none; ``view`` a Viewability.
+def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clocks: np.ndarray, view) -> dict[str, np.ndarray]:
+    """Judges n decoded events. ``clocks`` (int64 µs, n) are the receipts of events that state none; ``view`` a Viewability.
 
     Returns arrays of length n: ``reason`` (uint8 code into REASONS, 0 accepted), ``field`` (int8, the offending
     field's index, -1 none), ``type`` (uint8 code into EVENT_TYPES, 255 unknown), ``receipt`` (int64 µs), ``shows``
@@ -191,7 +191,7 @@ def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clock: int, 
         "reason": np.empty(n, np.uint8), "field": np.empty(n, np.int8), "type": np.empty(n, np.uint8),
         "receipt": np.empty(n, np.int64), "shows": np.empty(n, np.uint8),
     }
-    _judge(buf, values, lengths, clock, view, *out.values())
+    _judge(buf, values, lengths, clocks, view, *out.values())
     at = np.flatnonzero(out["field"] == _CHECK_IP)
     found, texts = distinct(buf, values[at, _IP], lengths[at, _IP])
     good = np.array([is_address(text) for text in texts], bool)[found] if texts else np.zeros(0, bool)

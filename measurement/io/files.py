@@ -18,9 +18,10 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from measurement.columnar.batch import AVRO, NO_WATERMARK
 from measurement.columnar.decode import decode_blocks, decode_lines
 from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
-from measurement.io import flow, replays
+from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
 from measurement.io.watermark import END, FileWatermark
+from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Policy
 from measurement.rules.robots import is_robot
 
@@ -92,8 +93,8 @@ class _Cursor:
         """The next frame, judged; the cursor moves on."""
         frame, behind = self._next
         origin = Origin(self.file.name, np.array(frame.positions, np.int64), frame.encoding,
-                        frame.schema.id if frame.schema else None, self.file.clock)
-        edge = frame.messages, frame.events, frame.bytes
+                        frame.schema.id if frame.schema else None, np.full(len(frame.positions), self.file.clock))
+        edge = {self.file.clock // MICROS_PER_HOUR * MICROS_PER_HOUR: (frame.messages, frame.events, frame.bytes)}
         intake = take_in(self._decoded(), origin, edge, policy, self.watermark, others, is_robot)
         self.offset = behind
         self._advance()
@@ -115,15 +116,34 @@ class FilesReader(UnboundedReader):
         self._mark = mark or Position()
         self._cursors: list[_Cursor] | None = None
         self._current: Intake | None = None
-        self._emitted = 0
         self._stamp = self._mark.stamp
 
     def start(self) -> bool:
         _allow_open_files(len(self._source.files) + 256)
-        self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy) for file in self._source.files]
+        last = handover.take_over((self._source.run,), self, self._mark)
+        if last is not None:
+            self._cursors, last._cursors = last._cursors, None
+        else:
+            self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy) for file in self._source.files]
         return self.advance()
 
+    def abandon(self, mark: Position) -> bool:
+        """Whether it stands at ``mark``, and its files are the next reader's; if not they are closed."""
+        if self._cursors is None:
+            return False
+        self._mark = self.get_checkpoint_mark()
+        if self._mark != mark:
+            self._close_files()
+        return self._mark == mark
+
+    def _close_files(self) -> None:
+        for cursor in self._cursors or ():
+            cursor.close()
+        self._cursors = None
+
     def advance(self) -> bool:
+        if self._cursors is None:  # another has gone on in its place
+            return self.start()
         cursor = self._furthest_behind()
         if cursor is None or self._too_far_ahead():
             return False
@@ -133,7 +153,6 @@ class FilesReader(UnboundedReader):
             others = min((c.watermark.value for c in self._reading() if c is not cursor and not c.file.replay), default=END)
         self._current = cursor.read(others, self._source.policy)
         accepted, rejected = len(self._current.batch.rows), len(self._current.rejects)
-        self._emitted += accepted
         flow.progress(self._source.run, accepted + rejected, rejected, self._watermark())
         return True
 
@@ -146,7 +165,7 @@ class FilesReader(UnboundedReader):
         return min(files, key=lambda c: c.watermark.value, default=None)
 
     def _too_far_ahead(self) -> bool:
-        return self._source.in_process and self._emitted - flow.taken(self._source.run) > _IN_FLIGHT
+        return self._source.in_process and flow.ahead(self._source.run) > _IN_FLIGHT
 
     def _after_files(self) -> int:
         """The watermark that a replay is judged by: where the files ended."""
@@ -176,11 +195,14 @@ class FilesReader(UnboundedReader):
         return MIN_TIMESTAMP if watermark == NO_WATERMARK else Timestamp(micros=watermark)
 
     def get_checkpoint_mark(self) -> Position:
+        self._current = None  # what was emitted is not kept until the next bundle
+        if self._cursors is None:
+            return self._mark
         return Position({c.file.path: c.mark for c in self._cursors}, self._stamp)
 
     def close(self) -> None:
-        for cursor in self._cursors or ():
-            cursor.close()
+        handover.let_go((self._source.run,), self)
+        self._close_files()
 
 
 class IntakeCoder(Coder):

@@ -40,6 +40,12 @@ def progress(run: str, events: int, rejected: int, watermark: int) -> None:
     it.watermark = watermark
 
 
+def ahead(run: str) -> int:
+    """Events that the source of a run has emitted and the join has not taken; of the run, not of one of its readers."""
+    it = PROGRESS.get(run)
+    return it.events - it.rejected - _taken[run] if it else 0
+
+
 def forget(run: str) -> None:
     with _lock:
         _taken.pop(run, None)

@@ -147,7 +147,16 @@ def _json_pieces(file, path, start):
             position = behind
 
 
-def _avro_pieces(file, path, start):
+def container_pieces(file: io.BufferedIOBase, name: str) -> tuple[str, list[tuple[bytes, int]]]:
+    """The writer's schema (text) of a whole Avro object container and its blocks, decompressed, each with its events.
+
+    UnreadableInput or EOFError where it is damaged anywhere: nothing is taken of half a container.
+    """
+    header, codec, sync = _avro_header(file, name)
+    return header.metadata["avro.schema"], [(piece, count) for piece, _, count, _ in _blocks(file, name, codec, sync)]
+
+
+def _avro_header(file, path):
     try:
         header = fastavro.reader(file)
     except EOFError:
@@ -155,14 +164,23 @@ def _avro_pieces(file, path, start):
     except (ValueError, KeyError, TypeError, IndexError, StopIteration, fastavro.schema.SchemaParseException,
             fastavro.schema.UnknownType, MemoryError, OverflowError) as error:
         raise UnreadableInput(f"{path}: not an Avro object container: {error}") from error
+    return header, header.metadata.get("avro.codec", "null"), _sync_marker(file, path)
+
+
+def _avro_pieces(file, path, start):
+    header, codec, sync = _avro_header(file, path)
     try:
         schema = WriterSchema.parse(header.metadata["avro.schema"])
     except ValueError as error:
         raise UnreadableInput(f"{path}: {error}") from error
-    codec = header.metadata.get("avro.codec", "null")
-    sync = _sync_marker(file, path)
-    position = max(start, file.tell())
-    file.seek(position)
+    file.seek(max(start, file.tell()))
+    for piece, position, count, behind in _blocks(file, path, codec, sync):
+        yield AVRO, schema, piece, position, count, behind
+
+
+def _blocks(file, path, codec: str, sync: bytes):
+    """(bytes, offset, events, offset behind it) of each block from where the file stands."""
+    position = file.tell()
     while True:
         count = _long(file, path, optional=True)
         if count is None:
@@ -180,7 +198,7 @@ def _avro_pieces(file, path, start):
         if count > len(piece):  # an event has a byte at least
             raise UnreadableInput(f"{path}: damaged: the block at byte {position} claims {count} events in {len(piece)} bytes")
         behind = file.tell()
-        yield AVRO, schema, piece, position, count, behind
+        yield piece, position, count, behind
         position = behind
 
 
@@ -203,12 +221,13 @@ def _decompressed(data: bytes, codec: str, path, position: int) -> bytes:
         if codec == "deflate":
             return zlib.decompress(data, -15)
         # Every other codec is read by fastavro's own block reader, which frames the compressed bytes by their length.
-        return fastavro.read.BLOCK_READERS[codec](io.BytesIO(_zigzag(len(data)) + data)).read()
+        return fastavro.read.BLOCK_READERS[codec](io.BytesIO(zigzag(len(data)) + data)).read()
     except Exception as error:  # every codec's library has errors of its own
         raise UnreadableInput(f"{path}: damaged: the block at byte {position} does not decompress: {error}") from error
 
 
-def _zigzag(n: int) -> bytes:
+def zigzag(n: int) -> bytes:
+    """Avro's encoding of a long that is not negative."""
     n, out = n << 1, bytearray()
     while n > 127:
         out.append(n & 127 | 128)

@@ -34,7 +34,13 @@ def of_revisions(table: Table, revisions: Revisions, generation: int, rule_versi
     return pa.Table.from_arrays(columns, schema=schema(table))
 
 
-def of_rejects(rejects: list[dict], generation: int, now: int) -> pa.Table:
-    """The rows to append to ``rejects``; a reject's revision is its generation's first, however often it is written."""
-    rows = [{**r, "revision": revision(generation, 0), "published_at": now} for r in rejects]
-    return pa.Table.from_pylist(rows, schema=schema(REJECTS))
+# A reject on its way: the columns of its row that it brings along, and how the ledger entered it.
+REJECTED = pa.schema([*list(schema(REJECTS))[:-2], pa.field("ledger_source", pa.string()), pa.field("late", pa.bool_())])
+
+
+def of_rejects(rejects: pa.Table, generation: int, now: int) -> pa.Table:
+    """The rows to append to ``rejects`` (of REJECTED); a reject's revision is its generation's first, however often it
+    is written."""
+    n, columns = rejects.num_rows, rejects.select(REJECTED.names[:-2]).columns
+    stamps = pa.array([revision(generation, 0)] * n), pa.array([now] * n).cast(_ARROW[TIMESTAMP])
+    return pa.Table.from_arrays([*columns, *stamps], schema=schema(REJECTS))

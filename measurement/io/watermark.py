@@ -20,9 +20,11 @@ END = np.iinfo(np.int64).max
 
 
 class FileWatermark:
-    """One file's watermark: the last ``SUPPORT`` accepted event times and the running maximum of their minima, µs."""
+    """One input's watermark: the last ``SUPPORT`` accepted event times and the running maximum of their minima less a
+    ``bound``, µs. The bound is for transports that mix what was sent together."""
 
-    def __init__(self):
+    def __init__(self, bound: int = 0):
+        self._bound = bound
         self.recent = np.full(SUPPORT, NO_WATERMARK, np.int64)
         self.state = np.array([0, NO_WATERMARK], np.int64)  # accepted so far, watermark
 
@@ -33,28 +35,33 @@ class FileWatermark:
     def open(self, times: np.ndarray) -> None:
         """Begins a file by the accepted event times (µs) at its head, so that it holds the run no further back."""
         if len(times) >= SUPPORT:
-            self.state[1] = times[:SUPPORT].min()
+            self.advance(int(times[:SUPPORT].min()))
 
-    def judge(self, times: np.ndarray, reason: np.ndarray, others: int, horizon: int) -> np.ndarray:
-        """The watermark before each event (int64 µs), the least of this file's and ``others``.
+    def advance(self, time: int) -> None:
+        """Moves it on to a time (µs) that is known from elsewhere, never back."""
+        self.state[1] = max(self.state[1], time)
 
-        Turns the ``reason`` of accepted events older than the ``horizon`` (µs) behind it into TOO_LATE.
+    def judge(self, times: np.ndarray, reason: np.ndarray, others: int, horizon: int, floor: int = NO_WATERMARK) -> np.ndarray:
+        """The watermark before each event (int64 µs), the least of this input's and ``others``.
+
+        Turns the ``reason`` of accepted events older than the ``horizon`` (µs) behind it, or than the ``floor`` (µs), into
+        TOO_LATE.
         """
         before = np.empty(len(times), np.int64)
-        _judge(times, reason, self.recent, self.state, others, horizon, before)
+        _judge(times, reason, self.recent, self.state, others, horizon, floor, self._bound, before)
         return before
 
 
 @njit(cache=True, nogil=True)
-def _judge(times, reason, recent, state, others, horizon, before):
+def _judge(times, reason, recent, state, others, horizon, floor, bound, before):
     for i in range(len(times)):
         watermark = min(state[1], others)
         before[i] = watermark
         if reason[i] != ACCEPTED:
             continue
-        if watermark != NO_WATERMARK and times[i] < watermark - horizon:
+        if times[i] < floor or (watermark != NO_WATERMARK and times[i] < watermark - horizon):
             reason[i] = TOO_LATE
             continue
         recent[state[0] % SUPPORT] = times[i]
         state[0] += 1
-        state[1] = max(state[1], recent.min())
+        state[1] = max(state[1], recent.min() - bound) if recent.min() != NO_WATERMARK else state[1]

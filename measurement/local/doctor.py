@@ -18,6 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 if not __package__:  # started as a file, perhaps by an interpreter that has nothing installed
     sys.path.insert(0, str(ROOT))
 
+from measurement.local import emulators  # noqa: E402
 from measurement.local.prism import GO_NEEDED, PrismMissing, find_prism  # noqa: E402
 
 PYTHON_NEEDED = (3, 11)
@@ -25,6 +26,7 @@ PYTHON_NEEDED = (3, 11)
 FREE_DISK_GB = 5
 MEMORY_GB = 4
 CORES = 2
+JAVA_NEEDED = (17,)
 
 PURPOSES = {
     "apache-beam": "the pipeline itself",
@@ -64,7 +66,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    return [_python(), *_dependencies(), _prism(), _go(), *_resources()]
+    return [_python(), *_dependencies(), _prism(), _go(), _java(), *_emulators(), *_resources()]
 
 
 def _python() -> Check:
@@ -120,8 +122,23 @@ def _go() -> Check:
     if shutil.which("go"):
         found = subprocess.run(["go", "version"], capture_output=True, text=True).stdout.strip()
         version = tuple(map(int, re.findall(r"\d+", found)[:2]))
-    purpose = "building Prism where Beam's releases cannot be reached"
+    purpose = "building the BigQuery emulator, and Prism where Beam's releases cannot be reached"
     return Check(f"Go >= {_dotted(GO_NEEDED)}", version >= GO_NEEDED, found, purpose, required=False)
+
+
+def _java() -> Check:
+    found = "not on the PATH"
+    version = ()
+    if shutil.which("java"):  # says its version on stderr, in quotes
+        found = subprocess.run(["java", "-version"], capture_output=True, text=True).stderr.strip().partition("\n")[0]
+        version = tuple(map(int, re.findall(r"\d+", found)[:1]))
+    return Check(f"Java >= {_dotted(JAVA_NEEDED)}", version >= JAVA_NEEDED, found, "the Pub/Sub emulator", required=False)
+
+
+def _emulators() -> list[Check]:
+    lacks = emulators.missing()
+    uses = {"Pub/Sub": "tests of the source", "Bigtable": "tests of the serving store", "BigQuery": "tests of the warehouse"}
+    return [Check(f"{name} emulator", name not in lacks, lacks.get(name, "there"), use, False) for name, use in uses.items()]
 
 
 def _resources() -> list[Check]:

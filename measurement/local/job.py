@@ -7,7 +7,6 @@ the workers' own words go to standard error.
 import json
 import logging
 import os
-import re
 import signal
 import sys
 import threading
@@ -20,6 +19,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 
 from jobs.delivery import Delivery
 from measurement.io import flow
+from measurement.io.causes import cause
 from measurement.io.files import FileSource, InputFile
 from measurement.io.spool import WriteSpool
 from measurement.local.prism import require_split_guard
@@ -75,7 +75,7 @@ def main() -> int:
         state = result.wait_until_finish()
     except (RuntimeError, ValueError, OSError) as error:
         logging.exception("the job failed")
-        _say(error=_cause(str(error)))
+        _say(error=cause(str(error)))
         return 1
     finally:
         done.set()
@@ -96,14 +96,6 @@ def _tell(run: str, done: threading.Event) -> None:
 
 def _say(**what) -> None:
     print(json.dumps(what), flush=True)
-
-
-def _cause(text: str) -> str:
-    """The line of a worker's traceback that a user can act on."""
-    for pattern in (r"UnreadableInput: ([^\n]+)", r"(No space left on device[^\n]*)", r"OSError: ([^\n]+)"):
-        if found := re.search(pattern, text):
-            return re.sub(r" \[while running.*", "", found[1])
-    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "the job failed")
 
 
 if __name__ == "__main__":

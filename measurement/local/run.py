@@ -80,11 +80,11 @@ def engine_flags(engine: str, flags: list[str], say: Callable[[str], None]) -> l
     else:
         ours = [f"--runner={engine if engine.endswith('Runner') else engine.capitalize() + 'Runner'}", "--streaming"]
     if flags or "--runner=PrismRunner" not in ours:
-        _check_flags(ours, flags)
+        check_flags(ours, flags)
     return [*ours, *flags]
 
 
-def _check_flags(ours: list[str], flags: list[str]) -> None:
+def check_flags(ours: list[str], flags: list[str]) -> None:
     # Beam itself only warns of a flag it does not know, and the run would not be the one that was asked for.
     from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
     from apache_beam.runners.runner import create_runner

@@ -18,8 +18,9 @@ import pyarrow as pa
 
 from measurement.io import spool
 from measurement.local.inputs import Source
+from measurement.model import sql
 from measurement.model.revisions import revision
-from measurement.model.tables import DUCKDB, REJECTS, TABLES, TOTALS, Table
+from measurement.model.tables import REJECTS, TABLES, TOTALS, Table
 
 RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
 
@@ -122,7 +123,7 @@ class Warehouse:
             db.execute(_JOB_TABLES)
             for table in TABLES.values():
                 db.execute(create_table(table, table.name))
-                db.execute(create_latest(table))
+                db.execute(f"CREATE OR REPLACE VIEW {table.name}_latest AS {latest(table)}")
                 for statement in describe(table):
                     db.execute(statement)
             generation = db.execute("SELECT coalesce(max(generation), 0) + 1 FROM job.runs").fetchone()[0]
@@ -188,14 +189,13 @@ class Warehouse:
 
 
 def create_table(table: Table, name: str) -> str:
-    columns = ", ".join(f"{c.name} {DUCKDB[c.type]}{' NOT NULL' if c.required else ''}" for c in table.columns)
+    columns = ", ".join(f"{c.name} {sql.duckdb_type(c)}{' NOT NULL' if c.required else ''}" for c in table.columns)
     return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
 
 
 def describe(table: Table) -> list[str]:
     """Statements that give the table and its columns their descriptions, the key named in the table's."""
-    key = f"{table.description} Key: {_names(table.key)}."
-    return [f"COMMENT ON TABLE {table.name} IS {_text(key)}",
+    return [f"COMMENT ON TABLE {table.name} IS {_text(sql.description(table))}",
             *(f"COMMENT ON COLUMN {table.name}.{c.name} IS {_text(c.description)}" for c in table.columns)]
 
 
@@ -203,14 +203,9 @@ def _text(value: str) -> str:
     return "'" + value.replace("'", "''") + "'"
 
 
-def create_latest(table: Table) -> str:
-    """The view of each key's highest revision; NULLs are equal in a partition, in DuckDB as in BigQuery."""
-    return f"CREATE OR REPLACE VIEW {table.name}_latest AS {latest(table, table.name)}"
-
-
-def latest(table: Table, name: str) -> str:
-    order = "ORDER BY revision DESC, published_at DESC"
-    return f"SELECT * FROM {name} QUALIFY row_number() OVER (PARTITION BY {_names(table.key)} {order}) = 1"
+def latest(table: Table, schema: str = "main") -> str:
+    """The SELECT of each key's highest revision."""
+    return sql.duckdb(sql.latest_view(table, schema))
 
 
 def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
@@ -229,8 +224,8 @@ def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
         differs = f"({differs}) OR old.status = 'provisional'"
     else:
         stated = ""
-    db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table, table.name)}")
-    db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, f'staged.{table.name}')}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table)}")
+    db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, 'staged')}")
     db.execute(f"INSERT INTO {table.name} SELECT {keys}, {values}{stated}, new.revision, new.published_at "
                f"FROM new LEFT JOIN old ON {same} WHERE CASE WHEN old.revision IS NULL THEN {some.format('new')} ELSE {differs} END")
     gone = some.format("old")
@@ -242,8 +237,8 @@ def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
 
 def _publish_rejects(db, resolved_revision: int, now: int) -> None:
     columns = _names(REJECTS.columns)
-    old = f"({latest(REJECTS, 'rejects')})"
-    db.execute(f"INSERT INTO rejects SELECT {columns} FROM ({latest(REJECTS, 'staged.rejects')}) new WHERE NOT EXISTS "
+    old = f"({latest(REJECTS)})"
+    db.execute(f"INSERT INTO rejects SELECT {columns} FROM ({latest(REJECTS, 'staged')}) new WHERE NOT EXISTS "
                f"(SELECT 1 FROM {old} old WHERE old.reject_id = new.reject_id AND old.reason = new.reason)")
     values = ", ".join({"reason": f"'{RESOLVED}'", "detail": "'no longer rejected: was ' || reason",
                         "revision": str(resolved_revision), "published_at": f"make_timestamptz({now})"}.get(c.name, c.name)

@@ -15,7 +15,7 @@ from numba import njit
 from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, pack, unpack
 from measurement.columnar.decode import blobs
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
-from measurement.columnar.hashing import combine
+from measurement.columnar.identify import row_keys
 from measurement.columnar.table import Keys, empty, grown, size_for
 from measurement.model import events as e
 from measurement.model.policy import Counting
@@ -51,7 +51,7 @@ class Effects:
 
     delivery: Deltas | None = None
     ledger: Counter = field(default_factory=Counter)  # by (hour, because, source, event_type, outcome)
-    rejects: list[tuple[str, Waiting]] = field(default_factory=list)  # (reason, the event)
+    rejects: list[tuple[str, Waiting, bool]] = field(default_factory=list)  # (reason, the event, whether its hour had closed)
     orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
     judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (ENTRY of the conversion, verdict)
 
@@ -113,7 +113,7 @@ class JoinShard:
         self._tally(batch, outcomes, effects)
         for outcome in (kernel.ID_CONFLICT, kernel.ORPHAN):
             for i in np.flatnonzero(outcomes == outcome).tolist():
-                effects.rejects.append((kernel.OUTCOMES[outcome], _whole(batch, i)))
+                effects.rejects.append((kernel.OUTCOMES[outcome], _whole(batch, i), self._is_late(rows[i])))
         ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
                                  & (outcomes >= kernel.INVALID))
         if len(ordered):
@@ -138,7 +138,7 @@ class JoinShard:
         hours = rows["time"][impressions] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
         dims = batch.dims[rows["dims"][impressions]]
         known = self.row_keys.rows
-        found = self.row_keys.add(*_row_keys(dims["hi"], dims["lo"], hours))
+        found = self.row_keys.add(*row_keys(dims["hi"], dims["lo"], hours))
         row_of[impressions] = found
         if self.row_keys.rows > len(self.row_hours):
             self._grow_rows()
@@ -213,9 +213,9 @@ class JoinShard:
 
     def _orphan(self, event: Waiting, watermark: int, effects: Effects) -> np.ndarray:
         """Rejects a follow-up whose wait is over; the change of status to log."""
-        effects.rejects.append(("orphan", event))
         hour = int(event.row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
         because = LATE if self._is_closed(hour, watermark) else ON_TIME
+        effects.rejects.append(("orphan", event, because == LATE))
         effects.ledger[hour, because, event.source, e.EVENT_TYPES[event.row["type"]], "orphan"] += 1
         change = np.zeros(1, _CHANGE)
         change["hi"], change["lo"], change["time"] = event.row["id_hi"], event.row["id_lo"], event.row["time"]
@@ -224,6 +224,9 @@ class JoinShard:
 
     def _is_closed(self, hour: int, watermark: int) -> bool:
         return watermark >= hour + e.MICROS_PER_HOUR + self.counting.allowed_lateness
+
+    def _is_late(self, row: np.void) -> bool:
+        return self._is_closed(int(row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR, int(row["watermark"]))
 
     def _tally(self, batch: EventBatch, outcomes: np.ndarray, effects: Effects) -> None:
         """Ledger entries of the events decided at once; conversions that name an order are the order's to enter."""
@@ -518,14 +521,6 @@ def _changes(entries: np.ndarray) -> np.ndarray:
     changes["hi"], changes["lo"], changes["time"] = entries["id_hi"], entries["id_lo"], entries["time"]
     changes["status"], changes["verdict"], changes["joined"] = entries["status"], entries["verdict"], entries["joined"]
     return changes
-
-
-@njit(cache=True, nogil=True)
-def _row_keys(dims_hi, dims_lo, hours):
-    hi, lo = np.empty(len(hours), np.uint64), np.empty(len(hours), np.uint64)
-    for i in range(len(hours)):
-        hi[i], lo[i] = combine(dims_hi[i], dims_lo[i], np.uint64(hours[i]), np.uint64(0))
-    return hi, lo
 
 
 @njit(cache=True, nogil=True)

@@ -11,12 +11,12 @@ import numpy as np
 import orjson
 
 from measurement.columnar.batch import NO_WATERMARK, pack, unpack
-from measurement.columnar.deltas import LATE, NO_HOUR, Deltas
+from measurement.columnar.deltas import LATE, NO_HOUR, REBUILD, Deltas
 from measurement.columnar.table import Keys, grown
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 1
+_VERSION = 2
 PROVISIONAL, FINAL, RESTATED = range(3)
 STATUSES = ("provisional", "final", "restated")
 
@@ -58,7 +58,7 @@ class TotalsShard:
         self.buckets = Buckets(horizon)
         self._row = np.dtype([
             ("hi", "u8"), ("lo", "u8"), ("hour", "i8"), ("codes", "i4", (texts,)), ("totals", "i8", (counts,)),
-            ("held", "i8", (counts,)), ("number", "i8"), ("bucket", "i8"), ("because", "u1"), ("holds", "u1"), ("dirty", "u1"), ("unused", "u1"),
+            ("held", "i8", (counts,)), ("number", "i8"), ("bucket", "i8"), ("because", "u1"), ("holds", "u1"), ("dirty", "u1"), ("stands", "u1"),
         ])
         self._reset()
         self._changes = Changes()
@@ -90,6 +90,7 @@ class TotalsShard:
         now = ~held
         np.add.at(rows["totals"], at[now], deltas.counts[now])
         rows["because"][at[now & closed]] = np.maximum(deltas.because, LATE)[now & closed]
+        rows["stands"][at[now]] = 0
         self._mark(at[now])
         self._log(np.unique(at))
 
@@ -178,7 +179,8 @@ class TotalsShard:
         at = np.unique(np.concatenate(self._dirty))
         self._dirty = []
         at = at[self.rows["dirty"][at] == 1]
-        closed = self._closes(self.rows["hour"][at]) <= self.watermark
+        # What an earlier generation had closed is restated, open as its hour may be to this one.
+        closed = (self._closes(self.rows["hour"][at]) <= self.watermark) | (self.rows["because"][at] == REBUILD)
         published = self._publish(at, np.where(closed, RESTATED, PROVISIONAL), tick)
         self._log(at)
         return published
@@ -195,7 +197,8 @@ class TotalsShard:
             rows = self.rows
             # A row that only late events made was never on time: it begins restated.
             on_time = at[(rows["totals"][at] != 0).any(axis=1) | (rows["number"][at] > 0) | (rows["holds"][at] == 0)]
-            out.append(self._publish(on_time, np.full(len(on_time), FINAL), tick))
+            on_time = on_time[rows["stands"][on_time] == 0]
+            out.append(self._publish(on_time, np.where(rows["because"][on_time] == REBUILD, RESTATED, FINAL), tick))
             late = at[rows["holds"][at] > 0]
             rows["totals"][late] += rows["held"][late]
             rows["because"][late] = rows["holds"][late]
@@ -210,9 +213,36 @@ class TotalsShard:
             self._forget(expired, first)
         return [r for r in out if len(r)]
 
+    def rebuilt(self, stored: Deltas, closed: np.ndarray, publish_from: int) -> None:
+        """Compares what this generation made of the archive with what the one before published, before it publishes.
+
+        ``stored``: the rows as they stand, ``closed`` (n,) bool: whether they were published as final or restated. Rows
+        equal to their stored form stand as they are; others are restated, those that were not made again with zeros. Rows
+        of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt: what is stored
+        is where they begin.
+        """
+        known = self.keys.rows
+        at = self.keys.add(stored.keys[:, 0].copy(), stored.keys[:, 1].copy())
+        if self.keys.rows > len(self.rows):
+            self.rows = grown(self.rows, self.keys.rows)
+        self._enter(at, known, stored)
+        rows, base = self.rows, stored.hours < publish_from
+        np.add.at(rows["totals"], at[base], stored.counts[base])
+        made = np.flatnonzero(~base)
+        was_closed = at[made[closed[made]]]  # what came late is part of what is stored
+        rows["totals"][was_closed] += rows["held"][was_closed]
+        rows["held"][was_closed], rows["holds"][was_closed] = 0, 0
+        same = (rows["totals"][at[made]] == stored.counts[made]).all(axis=1)
+        rows["stands"][at[made]] = same & closed[made]
+        rows["dirty"][at[made[same & closed[made]]]] = 0
+        other = made[~same]
+        rows["because"][at[other]] = np.where(closed[other], REBUILD, rows["because"][at[other]])
+        self._mark(at[other])
+        self._log(np.unique(at))
+
     def _publish(self, at: np.ndarray, status: np.ndarray, tick: int) -> Revisions:
         rows = self.rows
-        rows["dirty"][at] = 0
+        rows["dirty"][at], rows["stands"][at] = 0, 0
         rows["number"][at] = np.maximum(rows["number"][at] + 1, tick)
         because = np.where(status == RESTATED, np.maximum(rows["because"][at], LATE), 0)
         rows["because"][at] = 0

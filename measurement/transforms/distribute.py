@@ -1,6 +1,7 @@
-"""From what a source took in to keyed batches: events by shard, tallies by table, rejects as rows."""
+"""From what a source took in to keyed batches: events by shard, tallies by table, rejects by shard."""
 
 import time
+from zlib import crc32
 
 import apache_beam as beam
 import pyarrow as pa
@@ -9,10 +10,10 @@ from apache_beam.pvalue import TaggedOutput
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake
-from measurement.io.publication import of_rejects
+from measurement.io.publication import REJECTED
 from measurement.transforms.config import RunConfig
 
-EVENTS, TALLIES, ROWS = "events", "tallies", "rows"
+EVENTS, TALLIES, ROWS, REJECTS = "events", "tallies", "rows", "rejects"
 Keyed = beam.typehints.KV[str, EventBatch]
 Tally = beam.typehints.KV[str, Deltas]
 Rows = beam.typehints.KV[str, bytes]  # a table's name and rows to append to it, as an Arrow stream
@@ -29,8 +30,12 @@ def ipc(table: pa.Table) -> bytes:
     return sink.getvalue().to_pybytes()
 
 
-def reject_rows(rejects: list[dict], config: RunConfig) -> Rows:
-    return "rejects", ipc(of_rejects(rejects, config.generation, now_micros()))
+def rejects_by_shard(rejects: list[dict], config: RunConfig) -> list[Rows]:
+    """Rejects (of publication.REJECTED), keyed by the shard that knows their ids."""
+    shards: dict[int, list[dict]] = {}
+    for reject in rejects:
+        shards.setdefault(crc32(reject["reject_id"].encode()) % config.reject_shards, []).append(reject)
+    return [(str(shard), ipc(pa.Table.from_pylist(some, REJECTED))) for shard, some in sorted(shards.items())]
 
 
 def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tally]:
@@ -41,7 +46,7 @@ def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tall
 
 
 class Distribute(beam.DoFn):
-    """Intake to EVENTS (str, EventBatch), TALLIES (str, Deltas) and ROWS (str, bytes)."""
+    """Intake to EVENTS (str, EventBatch), TALLIES (str, Deltas) and REJECTS (str, bytes)."""
 
     def __init__(self, config: RunConfig):
         self._config = config
@@ -52,5 +57,5 @@ class Distribute(beam.DoFn):
         for table, deltas in intake.tallies.items():
             for tally in tallies_by_shard(table, deltas, self._config):
                 yield TaggedOutput(TALLIES, tally)
-        if intake.rejects:
-            yield TaggedOutput(ROWS, reject_rows(intake.rejects, self._config))
+        for part in rejects_by_shard(intake.rejects, self._config):
+            yield TaggedOutput(REJECTS, part)

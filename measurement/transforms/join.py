@@ -10,7 +10,7 @@ from measurement.io import flow
 from measurement.model.events import EVENT_TYPES
 from measurement.state.join import Effects, JoinShard, Waiting
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import ROWS, TALLIES, reject_rows, tallies_by_shard
+from measurement.transforms.distribute import REJECTS, TALLIES, rejects_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 ORDERS = "orders"
@@ -22,7 +22,7 @@ _DETAILS = {
 
 
 class Join(KeyedMachine):
-    """(shard, EventBatch) to TALLIES, ROWS and ORDERS (shard, EventBatch)."""
+    """(shard, EventBatch) to TALLIES, REJECTS and ORDERS (shard, EventBatch)."""
 
     stages_behind = 2
 
@@ -47,8 +47,8 @@ class Join(KeyedMachine):
                 yield TaggedOutput(TALLIES, tally)
         if effects.ledger:
             yield TaggedOutput(TALLIES, ("ledger", Deltas.tally("ledger", {k: (n,) for k, n in effects.ledger.items() if n})))
-        if effects.rejects:
-            yield TaggedOutput(ROWS, reject_rows([_reject_row(reason, event) for reason, event in effects.rejects], config))
+        for part in rejects_by_shard([_reject(*rejected) for rejected in effects.rejects], config):
+            yield TaggedOutput(REJECTS, part)
         if effects.orders is not None:
             yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.event_shards))
 
@@ -59,8 +59,8 @@ def _by_order(batch: EventBatch, shards: int):
         yield str(s), EventBatch(batch.rows[shard == s], batch.dims, batch.payloads, batch.labels)
 
 
-def _reject_row(reason: str, event: Waiting) -> dict:
-    """The row of table ``rejects`` for an event that was accepted first: its id is read from its bytes again."""
+def _reject(reason: str, event: Waiting, late: bool) -> dict:
+    """A reject (publication.REJECTED) of an event that was accepted first: its id is read from its bytes again."""
     row = event.row
     position = position_text(row["encoding"], row["position"], row["index"])
     return {
@@ -68,4 +68,5 @@ def _reject_row(reason: str, event: Waiting) -> dict:
         "event_id": event.event_id, "event_time": int(row["time"]),
         "event_type": EVENT_TYPES[row["type"]], "payload": event.payload, "encoding": ENCODINGS[row["encoding"]],
         "schema_id": event.schema, "source": event.file, "source_position": position, "received_at": int(row["receipt"]),
+        "ledger_source": event.source, "late": late,
     }

@@ -80,6 +80,10 @@ class KeyedMachine(beam.DoFn):
     def advance(self, key: str, machine, watermark: int):
         raise NotImplementedError
 
+    def next_due(self, machine) -> int | None:
+        """The watermark (µs) at which ``advance`` is to be called next; None if there is none."""
+        return machine.next_due()
+
     # Keyed stages that take this one's outputs: theirs must end later, since a stage's last outputs bear the time of its
     # own end and a watermark lets timers of that very time fire before them.
     stages_behind = 0
@@ -164,7 +168,7 @@ class KeyedMachine(beam.DoFn):
         for slot, run in changes.appended:
             log[slot].add(run)
         self._keep(place, token, machine)
-        next_due = machine.next_due()
+        next_due = self.next_due(machine)
         if next_due is None:
             due.clear()
         else:

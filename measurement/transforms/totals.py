@@ -2,6 +2,11 @@
 
 import time
 
+import numpy as np
+from apache_beam.utils.timestamp import MIN_TIMESTAMP
+
+from measurement.columnar import stored
+from measurement.columnar.batch import NO_WATERMARK
 from measurement.io.publication import of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR
@@ -10,6 +15,9 @@ from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import ipc, now_micros
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
+
+
+_FIRST_MOVE = MIN_TIMESTAMP.micros + 1_000  # µs; timers know milliseconds
 
 
 class Totals(KeyedMachine):
@@ -29,19 +37,55 @@ class Totals(KeyedMachine):
         horizon = delivery if table is DELIVERY else max(delivery, LEDGER_HORIZON)
         return TotalsShard(len(table.texts), len(table.values), counting.allowed_lateness, horizon)
 
+    def _awaits_rebuild(self, machine) -> bool:
+        return self._config.rebuilding is not None and machine.watermark == NO_WATERMARK
+
+    def next_due(self, machine):
+        # The watermark's first move says that the archive has been read, by every stage before this one.
+        return _FIRST_MOVE if self._awaits_rebuild(machine) else machine.next_due()
+
     def absorb(self, key, machine, deltas):
-        machine.absorb(deltas)
+        machine.absorb(self._published(deltas, self._awaits_rebuild(machine)))
+        if self._awaits_rebuild(machine):
+            return
         if time.monotonic() - self._flushed.setdefault(key, time.monotonic()) >= self.flush_after:
             yield from self.flush(key, machine)
 
     def advance(self, key, machine, watermark):
         now = now_micros()
+        if self._awaits_rebuild(machine):
+            self._compare(key, machine)
         for revisions in machine.advance(watermark, tick(now, self._config.began)):
             yield self._rows(key, revisions, now)
         if watermark == END_OF_STREAM:
             yield from self.flush(key, machine)
 
+    def _published(self, deltas, in_archive: bool):
+        """What of the changes is of hours that may be published (see Rebuilding)."""
+        rebuilding = self._config.rebuilding
+        if rebuilding is None:
+            return deltas
+        kept = np.ones(len(deltas), bool)
+        if in_archive or rebuilding.publish_until is not None:
+            kept &= deltas.hours >= rebuilding.publish_from
+        if rebuilding.publish_until is not None:
+            kept &= deltas.hours < rebuilding.publish_until
+        return deltas.take(np.flatnonzero(kept))
+
+    def _compare(self, key, machine) -> None:
+        """Holds what was rebuilt against what is stored."""
+        rebuilding, (name, _, shard) = self._config.rebuilding, key.partition("/")
+        bounded = rebuilding.publish_until is not None
+        rows = rebuilding.stored.latest(TOTALS[name], rebuilding.publish_from if bounded else None, rebuilding.publish_until)
+        deltas, closed = stored.of_rows(TOTALS[name], rows)
+        if shard:
+            at = deltas.shard(self._config.delivery_shards) == int(shard)
+            deltas, closed = deltas.take(np.flatnonzero(at)), closed[at]
+        machine.rebuilt(deltas, closed, rebuilding.publish_from)
+
     def flush(self, key, machine):
+        if self._awaits_rebuild(machine):
+            return
         now = now_micros()
         self._flushed[key] = time.monotonic()
         revisions = machine.flush(tick(now, self._config.began))

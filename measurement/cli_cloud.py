@@ -1,0 +1,70 @@
+"""The console commands on the cloud's services or their emulators: flags in, one line out for what goes wrong."""
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+from measurement.cli import Failure
+from measurement.cloud.places import CloudError, Places, Profile, named
+from measurement.io.framing import UnreadableInput
+from measurement.local import summary
+from measurement.local.inputs import BadInputs, find
+from measurement.local.run import RunError
+from measurement.model.policy import PolicyError
+
+
+@contextlib.contextmanager
+def _plainly() -> Iterator[None]:
+    try:
+        yield
+    except (CloudError, RunError, PolicyError, BadInputs, UnreadableInput) as error:
+        raise Failure(str(error)) from error
+
+
+def run(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, **how) -> None:
+    from measurement.cloud.run import Run
+    from measurement.cloud.run import run as execute
+
+    with _plainly(), _ending_on_signals(), summary.display() as show:
+        profile = Profile(profile)
+        execute(Run(profile, Places.of(profile, subscription, bigtable, bigquery), **how), show.progress, show.say)
+
+
+def rebuild(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, start: int, stop: int, **how) -> None:
+    from measurement.cloud.run import Run
+    from measurement.cloud.run import rebuild as execute
+
+    with _plainly(), _ending_on_signals(), summary.display() as show:
+        profile = Profile(profile)
+        places = Places.of(profile, subscription, bigtable, bigquery)
+        execute(Run(profile, places, **how), start, stop, show.progress, show.say)
+
+
+def provision(profile: str, project: str, topic: str, subscription: str, instance: str, dataset: str, archive: str | None,
+              location: str) -> None:
+    from measurement.cloud.provision import Wanted
+    from measurement.cloud.provision import provision as make
+
+    with _plainly():
+        places = make(Wanted(Profile(profile), project, topic, subscription, instance, dataset, archive, location), print)
+    print(f"measurement run --profile {profile} --subscription {places.subscription} --bigtable {places.instance} "
+          f"--bigquery {places.dataset}")
+
+
+def publish(profile: str, patterns: list[str], topic: str, batch: int) -> None:
+    from measurement.cloud.publish import publish as send
+
+    with _plainly():
+        done = send(find(patterns), named("--topic", topic), Profile(profile).endpoints, batch, lambda _: None)
+    print(f"{done.events:,} events in {done.messages:,} messages ({done.bytes / 1e6:,.1f} MB) to {topic}")
+
+
+@contextlib.contextmanager
+def _ending_on_signals() -> Iterator[None]:
+    """SIGTERM ends a job as an interrupt from the keyboard does; the engine ends with this process."""
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -1,0 +1,130 @@
+"""`measurement publish`: event files to a topic, as their publishers would send them: one event a message, or many.
+
+Files are sent side by side, the one furthest behind in event time first, so that a day in several files is one day on the
+topic. Bytes are sent as they stand in the files; a datum of another writer than version 1 names its schema.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+import numpy as np
+from google.pubsub_v1.types import pubsub as types
+
+from measurement.cloud.places import CloudError
+from measurement.cloud.pubsub_admin import PubSubAdmin
+from measurement.columnar.batch import AVRO
+from measurement.columnar.decode import Decoded, decode_blocks, decode_lines
+from measurement.io.endpoints import Endpoints
+from measurement.io.framing import READER_SCHEMA, Frame, WriterSchema, frames, zigzag
+from measurement.io.pubsub.api import channel
+from measurement.io.pubsub.messages import CONTAINER, SINGLE_OBJECT
+from measurement.model.events import FIELD_INDEX
+
+_FRAME_EVENTS = 2_000
+_REQUEST_MESSAGES, _REQUEST_BYTES = 1_000, 8 << 20  # the service takes 1,000 and 10 MB
+_IN_FLIGHT = 8  # requests
+_SECONDS = 60.0
+_SYNC = bytes(range(16))
+_TIME = FIELD_INDEX["event_time"]
+_PublishRequest, _PubsubMessage = types.PublishRequest.pb(), types.PubsubMessage.pb()
+
+
+@dataclass
+class Published:
+    events: int = 0
+    messages: int = 0
+    bytes: int = 0
+
+
+def publish(paths: list[Path], topic: str, endpoints: Endpoints, batch: int, tell: Callable[[Published], None]) -> Published:
+    """Sends every event of the files, ``batch`` to a message. CloudError if the topic is not there or a send is refused;
+    framing.UnreadableInput for a damaged file."""
+    PubSubAdmin(endpoints).topic(topic)
+    at = channel(endpoints)
+    send = at.unary_unary("/google.pubsub.v1.Publisher/Publish", request_serializer=_PublishRequest.SerializeToString,
+                          response_deserializer=types.PublishResponse.pb().FromString)
+    done, waiting = Published(), deque[Future]()
+    try:
+        for request in _requests(topic, _messages(paths, batch, done)):
+            if len(waiting) >= _IN_FLIGHT:
+                waiting.popleft().result()
+                tell(done)
+            waiting.append(send.future(request, timeout=_SECONDS, wait_for_ready=False))
+        while waiting:
+            waiting.popleft().result()
+    except grpc.RpcError as error:
+        raise CloudError(f"--topic {topic}: {error.code().name}: {error.details()}; what was sent stays sent, and a second "
+                         "sending of it counts nothing twice") from error
+    finally:
+        at.close()
+    return done
+
+
+def _requests(topic: str, messages: Iterator[bytes]) -> Iterator:
+    request, size = _PublishRequest(topic=topic), 0
+    for data in messages:
+        if len(request.messages) >= _REQUEST_MESSAGES or (request.messages and size + len(data) > _REQUEST_BYTES):
+            yield request
+            request, size = _PublishRequest(topic=topic), 0
+        request.messages.append(_PubsubMessage(data=data))
+        size += len(data) + 16
+    if request.messages:
+        yield request
+
+
+def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]:
+    for frame in _abreast(paths):
+        decoded = _decoded(frame)
+        datums = [decoded.payloads[i] for i in range(len(decoded.payloads))]
+        broken = [raw for *_, raw in decoded.failed if raw]
+        if frame.encoding == AVRO and batch > 1:
+            parts = (_container(frame.schema, datums[i : i + batch]) for i in range(0, len(datums), batch))
+        elif frame.encoding == AVRO:
+            head = b"" if frame.schema.id == READER_SCHEMA.id else SINGLE_OBJECT + bytes.fromhex(frame.schema.id)[::-1]
+            parts = (head + datum for datum in datums)
+        else:
+            datums, broken = datums + broken, []
+            parts = (b"\n".join(datums[i : i + batch]) for i in range(0, len(datums), batch))
+        done.events += len(datums) + len(broken)
+        for data in (*parts, *broken):
+            done.messages += 1
+            done.bytes += len(data)
+            yield data
+
+
+def _decoded(frame: Frame) -> Decoded:
+    if frame.encoding == AVRO:
+        return decode_blocks(frame.pieces, frame.counts, frame.schema.parsed, frame.schema.program)
+    return decode_lines(frame.pieces)
+
+
+def _abreast(paths: list[Path]) -> Iterator[Frame]:
+    """The files' frames, always that of the file which is furthest behind in event time."""
+    reading = {path: frames(path, _FRAME_EVENTS, _FRAME_EVENTS) for path in paths}
+    behind = dict.fromkeys(paths, np.iinfo(np.int64).min)
+    while reading:
+        path = min(reading, key=behind.__getitem__)
+        frame = next(reading[path], None)
+        if frame is None:
+            del reading[path]
+            continue
+        times = _decoded(frame[0]).values[:, _TIME]
+        if len(times):
+            behind[path] = max(behind[path], int(np.median(times)))
+        yield frame[0]
+
+
+def _container(schema: WriterSchema, datums: list[bytes]) -> bytes:
+    """An Avro object container of one block."""
+    data, text = b"".join(datums), schema.text.encode()
+    meta = b"".join(_framed(part) for part in (b"avro.codec", b"null", b"avro.schema", text))
+    head = CONTAINER + zigzag(2) + meta + zigzag(0) + _SYNC
+    return head + zigzag(len(datums)) + zigzag(len(data)) + data + _SYNC
+
+
+def _framed(part: bytes) -> bytes:
+    return zigzag(len(part)) + part

@@ -1,0 +1,70 @@
+"""A public table's rows as protobuf messages, which is how BigQuery's Storage Write API takes them. Imports no Beam.
+
+The message has a field a column, of the column's name; a NULL is a field that is not set. The class is made from the
+columns at run time and is protobuf's C implementation: a row costs some five microseconds.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+
+import pyarrow as pa
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
+
+from measurement.model.sql import NUMERIC
+from measurement.model.tables import BYTES, INT64, STRING, TIMESTAMP, TABLES
+
+_FIELD = descriptor_pb2.FieldDescriptorProto
+# Times as int64 are µs since 1970; NUMERIC goes as text, which keeps every digit.
+_KINDS = {STRING: _FIELD.TYPE_STRING, TIMESTAMP: _FIELD.TYPE_INT64, INT64: _FIELD.TYPE_INT64, BYTES: _FIELD.TYPE_BYTES,
+          NUMERIC: _FIELD.TYPE_STRING}
+# What a request may hold. The service takes 10 MB, its emulator 4 MiB with what is around the rows, and a row alone may be
+# larger than a part.
+PART_BYTES, ROW_BYTES = 3_000_000, 9_000_000
+
+
+@cache
+def message(name: str):
+    """The message class of a table's rows; its DESCRIPTOR is what BigQuery is told."""
+    table = TABLES[name]
+    file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto")
+    fields = file.message_type.add(name=name).field
+    for number, column in enumerate(table.columns, 1):
+        label = _FIELD.LABEL_REQUIRED if column.required else _FIELD.LABEL_OPTIONAL
+        fields.add(name=column.name, number=number, type=_KINDS[column.type], label=label)
+    pool = descriptor_pool.DescriptorPool()
+    pool.Add(file)
+    return message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
+
+
+def descriptor(name: str) -> descriptor_pb2.DescriptorProto:
+    told = descriptor_pb2.DescriptorProto()
+    message(name).DESCRIPTOR.CopyToProto(told)
+    return told
+
+
+def serialized(name: str, rows: pa.Table) -> list[bytes]:
+    """A table's rows, each one message. ``rows`` has the table's columns, in any order."""
+    row, names = message(name), [c.name for c in TABLES[name].columns]
+    columns = [_plain(rows[n]).to_pylist() for n in names]
+    return [row(**dict(zip(names, values))).SerializeToString() for values in zip(*columns)]
+
+
+def parts(rows: list[bytes]) -> Iterator[list[bytes]]:
+    """The rows cut into what one request may hold. ValueError for a row that no request may hold."""
+    part, size = [], 0
+    for row in rows:
+        if len(row) > ROW_BYTES:
+            raise ValueError(f"a row of {len(row):,} bytes; a request takes {ROW_BYTES:,}")
+        if part and size + len(row) > PART_BYTES:
+            yield part
+            part, size = [], 0
+        part.append(row)
+        size += len(row) + 4  # and its length before it
+    if part:
+        yield part
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pa.types.is_timestamp(column.type):
+        return column.cast(pa.int64())
+    return column.cast(pa.string()) if pa.types.is_decimal(column.type) else column

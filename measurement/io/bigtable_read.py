@@ -1,0 +1,128 @@
+"""Rows read back from Bigtable: the latest revision of each, as Arrow tables with the public columns."""
+
+from collections.abc import Iterator
+
+import pyarrow as pa
+from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.bigtable_v2.types import ReadRowsRequest, ReadRowsResponse
+
+from measurement.io import bigtable_keys as keys
+from measurement.io.bigtable_service import MICROS_A_REVISION, SERVED, Service, numbers, unpack, words
+from measurement.io.endpoints import Endpoints
+from measurement.io.publication import schema
+from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
+from measurement.model.tables import Table
+
+_PATIENCE = Patience(60)
+Row = tuple[bytes, int, bytes]  # key, timestamp in µs, value
+
+
+class BigtableReader:
+    """One connection, kept by who reads often. SinkError where Bigtable is away for longer than ``patience``."""
+
+    def __init__(self, endpoints: Endpoints, instance: str, patience: Patience = _PATIENCE):
+        self._service = Service(endpoints, instance)
+        self._patience = patience
+
+    def read(self, table: str, advertiser_id: str, start: int, stop: int, campaign_id: str | None = None) -> pa.Table:
+        """An advertiser's rows, or its campaign's, with hours in [start, stop) µs, latest hour first."""
+        campaign = None if campaign_id is None else keys.text(campaign_id)
+        return _arrow(SERVED[table], list(self._scan(table, *keys.hours_of(keys.text(advertiser_id), start, stop, campaign))))
+
+    def scan_all(self, table: str, start: int, stop: int, by_campaign: bool = False) -> pa.Table:
+        """Everyone's rows with hours in [start, stop) µs, from the keys by hour or from those by campaign.
+
+        Goes from advertiser to advertiser, since no key begins with time: by hour it reads what it returns and one row more
+        for each; by campaign it reads all there is.
+        """
+        rows: list[Row] = []
+        after = b""
+        while found := next(self._scan(table, after, b"", limit=1), None):
+            advertiser = keys.advertiser_of(found[0])
+            if by_campaign:
+                scan = self._scan(table, *keys.campaigns_of(advertiser))
+                rows += (row for row in scan if start <= keys.parse(row[0])[1] < stop)
+            else:
+                rows += self._scan(table, *keys.hours_of(advertiser, start, stop))
+            after = keys.behind(advertiser)
+        return _arrow(SERVED[table], rows)
+
+    def _scan(self, table: str, first: bytes, end: bytes, limit: int = 0) -> Iterator[Row]:
+        """Keys in [first, end), no end where it is empty. After a failure it goes on behind the last row that it gave."""
+        if end and first >= end:
+            return
+        rows = {"start_key_closed": first, "end_key_open": end} if end else {"start_key_closed": first}
+        backoff = Backoff(f"Bigtable {self._service.table(table)}", self._patience)
+        while True:
+            try:
+                request = ReadRowsRequest(
+                    table_name=self._service.table(table), rows={"row_ranges": [rows]}, rows_limit=limit,
+                    filter={"cells_per_column_limit_filter": 1})
+                for row in _rows(self._service.data.read_rows(request=request, timeout=backoff.timeout(), retry=None)):
+                    rows = {"start_key_open": row[0], **({"end_key_open": end} if end else {})}
+                    yield row
+                return
+            except GoogleAPICallError as error:
+                if error.grpc_status_code not in RETRYABLE:
+                    raise SinkError(f"Bigtable {self._service.table(table)}: {said(error)}") from error
+                backoff.again(said(error))
+
+    def close(self) -> None:
+        self._service.close()
+
+    def __enter__(self) -> "BigtableReader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def read(endpoints: Endpoints, instance: str, table: str, advertiser_id: str, start: int, stop: int,
+         campaign_id: str | None = None) -> pa.Table:
+    """BigtableReader.read on a connection of its own."""
+    with BigtableReader(endpoints, instance) as reader:
+        return reader.read(table, advertiser_id, start, stop, campaign_id)
+
+
+def scan_all(endpoints: Endpoints, instance: str, table: str, start: int, stop: int, by_campaign: bool = False) -> pa.Table:
+    """BigtableReader.scan_all on a connection of its own."""
+    with BigtableReader(endpoints, instance) as reader:
+        return reader.scan_all(table, start, stop, by_campaign)
+
+
+def _rows(answers) -> Iterator[Row]:
+    """Rows of one cell each, put together from chunks: a long value comes in several, and only a commit makes a row."""
+    key, timestamp, value = b"", 0, []
+    for answer in answers:
+        for chunk in ReadRowsResponse.pb(answer).chunks:
+            if chunk.reset_row:
+                key, timestamp, value = b"", 0, []
+                continue
+            if chunk.row_key:
+                key = chunk.row_key
+            if chunk.timestamp_micros:
+                timestamp = chunk.timestamp_micros
+            value.append(chunk.value)
+            if chunk.commit_row:
+                yield key, timestamp, b"".join(value)
+                key, timestamp, value = b"", 0, []
+
+
+def _arrow(table: Table, rows: list[Row]) -> pa.Table:
+    heads, texts = unpack(table, [value for _, _, value in rows])
+    inner = [word.name for word in words(table)]
+    hours, key_texts = [], []
+    for (key, _, _), row_texts in zip(rows, texts, strict=True):
+        _, hour, found = keys.parse(key)
+        hours.append(hour)
+        key_texts.append(row_texts[len(inner) :] if keys.CUT in found else found)
+    columns: dict[str, pa.Array] = {"window_start": pa.array(hours, pa.int64())}
+    for at, column in enumerate(table.texts):
+        columns[column.name] = pa.array([found[at] for found in key_texts], pa.string())
+    for at, column in enumerate(numbers(table)):
+        columns[column.name] = pa.array(heads[:, at])
+    for at, name in enumerate(inner):
+        columns[name] = pa.array([row_texts[at] for row_texts in texts], pa.string())
+    columns["revision"] = pa.array([timestamp // MICROS_A_REVISION for _, timestamp, _ in rows], pa.int64())
+    public = schema(table)
+    return pa.Table.from_arrays([columns[field.name].cast(field.type) for field in public], schema=public)

@@ -1,0 +1,65 @@
+"""The warehouse as SQL: one text for BigQuery, and the same text turned into DuckDB's dialect."""
+
+from dataclasses import dataclass
+from functools import cache
+
+import sqlglot
+
+from measurement.model.tables import BYTES, INT64, STRING, TIMESTAMP, Column, Table
+
+NUMERIC = "NUMERIC"
+_DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB", NUMERIC: "DECIMAL(38, 9)"}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which column's days are BigQuery's partitions, and which columns order the rows in each."""
+
+    partition: str
+    cluster: tuple[str, ...]
+
+
+# A query of some hours reads only these hours' days, and in them only the blocks of the advertiser or source it asks for.
+# The ledger's and the arrivals' hours are what clients state, in any year and also none: days of theirs would be partitions
+# without bound, and BigQuery refuses appends to days far in the past or future. These two go by when a row was published,
+# and are in the order of their hours there.
+LAYOUTS = {
+    "delivery": Layout("window_start", ("advertiser_id", "campaign_id")),
+    "ledger": Layout("published_at", ("window_start", "source", "outcome")),
+    "intake": Layout("received_hour", ("source",)),
+    "arrivals": Layout("published_at", ("window_start", "source")),
+    "rejects": Layout("received_at", ("reason", "source")),
+}
+
+
+def latest_view(table: Table, dataset: str) -> str:
+    """BigQuery's SELECT of ``NAME_latest``: of each key the row of the highest revision, the last published among equals.
+
+    ``dataset`` is project.dataset, or a DuckDB schema. NULLs are equal in a partition, in BigQuery as in DuckDB.
+    """
+    return (f"SELECT {_names(table.columns)} FROM `{dataset}.{table.name}` QUALIFY row_number() "
+            f"OVER (PARTITION BY {_names(table.key)} ORDER BY revision DESC, published_at DESC) = 1")
+
+
+@cache
+def duckdb(sql: str) -> str:
+    """One statement of BigQuery's dialect in DuckDB's; a name of three parts must exist there as database.schema.table."""
+    (statement,) = sqlglot.transpile(sql, read="bigquery", write="duckdb")
+    return statement
+
+
+def description(table: Table) -> str:
+    """What both warehouses say of a table."""
+    return f"{table.description} Key: {_names(table.key)}."
+
+
+def bigquery_type(column: Column) -> str:
+    return column.type
+
+
+def duckdb_type(column: Column) -> str:
+    return _DUCKDB[column.type]
+
+
+def _names(columns) -> str:
+    return ", ".join(c.name for c in columns)
