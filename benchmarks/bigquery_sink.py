@@ -38,7 +38,8 @@ def delivery(n: int) -> pa.Table:
         if column.type == STRING:
             columns.append(pa.array([f"{column.name[:8]}-{k:04}" for k in dice.integers(0, 5_000, n)]))
         elif column.type == TIMESTAMP:
-            columns.append(pa.array(1_700_000_000_000_000 + 3_600_000_000 * dice.integers(0, 72, n)).cast(field.type))
+            hours = dice.integers(0, 72, n)
+            columns.append(pa.array(1_699_999_200_000_000 + 3_600_000_000 * hours).cast(field.type))
         else:
             columns.append(pa.array(dice.integers(0, 100_000, n)))
     return pa.Table.from_arrays(columns, schema=schema(DELIVERY))
@@ -49,7 +50,8 @@ class Bare:
 
     def __init__(self, endpoints: Endpoints, dataset: str, messages: list[bytes]):
         self._parts = list(parts(messages))
-        self._client = BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=insecure_channel(endpoints.bigquery_storage)))
+        channel = insecure_channel(endpoints.bigquery_storage)
+        self._client = BigQueryWriteClient(transport=BigQueryWriteGrpcTransport(channel=channel))
         kind = types.WriteStream(type_=types.WriteStream.Type.COMMITTED)
         self._name = self._client.create_write_stream(
             parent=f"projects/demo/datasets/{dataset}/tables/delivery", write_stream=kind).name
@@ -85,8 +87,8 @@ def main() -> None:
     args = parser.parse_args()
     before, rows = machine(), delivery(args.rows)
     messages = serialized("delivery", rows)
-    made = rates("delivery rows to messages, processor time", interleaved({"serialized": lambda: serialized("delivery", rows)}, args.runs),
-                 args.rows, "serialized", "rows")
+    alone = interleaved({"serialized": lambda: serialized("delivery", rows)}, args.runs)
+    made = rates("delivery rows to messages, processor time", alone, args.rows, "serialized", "rows")
     with emulators.bigquery() as (rest, grpc):
         endpoints = Endpoints(bigquery=rest, bigquery_storage=grpc)
         for dataset in ("ours", "bare"):

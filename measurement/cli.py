@@ -10,15 +10,13 @@ from typing import Annotated
 
 import typer
 
+from measurement.failure import Failure
+
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Counts advertising so well that money can be billed on it.")
 
 _TIMES = ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%HZ", "%Y-%m-%d"]
-_Out = Annotated[Path, typer.Option(help="The directory of a local run, with warehouse.duckdb.", file_okay=False)]
-
-
-class Failure(Exception):
-    """Ends the command with one line on standard error and exit code 2."""
+_Out = Annotated[Path | None, typer.Option(help="local: the directory with warehouse.duckdb.", file_okay=False)]
 
 
 class Profile(StrEnum):
@@ -145,10 +143,13 @@ def publish(
 
 @app.command()
 def replay(
-    out: _Out,
+    out: _Out = None,
     reason: Annotated[list[str] | None, typer.Option(help="Only rejects of this reason; repeatable.")] = None,
-    policy: Annotated[Path | None, typer.Option(help="The policy file (YAML) to count by.")] = None,
-    profile: Annotated[Profile, typer.Option(help="Where to run.")] = Profile.local,
+    policy: _Policy = None,
+    profile: _Profile = Profile.local,
+    subscription: _Subscription = None,
+    bigtable: _Bigtable = None,
+    bigquery: _BigQuery = None,
 ) -> None:
     """Bring rejects, after a fix, back through the job; nothing is counted twice."""
     from measurement.local import replay as replays
@@ -158,6 +159,11 @@ def replay(
 
     if unknown := set(reason or ()) - REJECTED:
         raise Failure(f"--reason {sorted(unknown)[0]}: not one of {', '.join(sorted(REJECTED))}")
+    if profile is not Profile.local:
+        from measurement import cli_cloud
+
+        cli_cloud.replay(profile, subscription, bigtable, bigquery, reason or [])
+        return
     try:
         prepared = replays.prepare(_warehouse(out), reason or [])
     except WarehouseError as error:
@@ -225,24 +231,38 @@ def simulate(
 
 
 @app.command()
-def reconcile(out: _Out, profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
+def reconcile(out: _Out = None, profile: _Profile = Profile.local, subscription: _Subscription = None,
+              bigtable: _Bigtable = None, bigquery: _BigQuery = None) -> None:
     """Balance the ledger, hour by hour; exit 1 if it does not."""
     from measurement.local import summary
-    from measurement.local.reconcile import reconcile as compare
 
-    result = _reading(compare, out)
+    if profile is Profile.local:
+        from measurement.local.reconcile import reconcile as compare
+
+        result = _reading(compare, out)
+    else:
+        from measurement import cli_cloud
+
+        result = cli_cloud.reconcile(profile, subscription, bigtable, bigquery)
     summary.show_reconciled(result)
     raise typer.Exit(0 if result.holds else 1)
 
 
 @app.command()
-def status(out: _Out, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
-           profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
+def status(out: _Out = None, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+           profile: _Profile = Profile.local, subscription: _Subscription = None, bigtable: _Bigtable = None,
+           bigquery: _BigQuery = None) -> None:
     """What the tables hold and how the last run is doing; exit 1 if it failed or does not balance."""
     from measurement.local import summary
-    from measurement.local.status import status as look
 
-    found = _reading(look, out)
+    if profile is Profile.local:
+        from measurement.local.status import status as look
+
+        found = _reading(look, out)
+    else:
+        from measurement import cli_cloud
+
+        found = cli_cloud.status(profile, subscription, bigtable, bigquery)
     if json_:
         print(json.dumps(dataclasses.asdict(found) | {"healthy": found.healthy}, default=str))
     else:
@@ -251,9 +271,8 @@ def status(out: _Out, json_: Annotated[bool, typer.Option("--json", help="For ma
 
 
 @app.command()
-def head(out: _Out, rows: Annotated[int, typer.Option(help="So many of the latest rows.", min=1, max=1000)] = 10,
-         profile: Annotated[Profile, typer.Option(help="Where it ran.")] = Profile.local) -> None:
-    """Print the first delivery rows."""
+def head(out: _Out = None, rows: Annotated[int, typer.Option(help="So many of the latest rows.", min=1, max=1000)] = 10) -> None:
+    """Print the first delivery rows of a local run."""
     from measurement.local import summary
 
     _reading(lambda warehouse: summary.show_head(warehouse, rows), out)
@@ -265,13 +284,15 @@ def _on_cloud(profile: Profile, command: str) -> Profile:
     return profile
 
 
-def _warehouse(out: Path):
+def _warehouse(out: Path | None):
+    if out is None:
+        raise Failure("--out is needed with --profile local")
     from measurement.local.warehouse import Warehouse
 
     return Warehouse(out)
 
 
-def _reading(act, out: Path):
+def _reading(act, out: Path | None):
     from measurement.local.warehouse import WarehouseError
 
     try:

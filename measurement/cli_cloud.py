@@ -5,8 +5,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from measurement.cli import Failure
 from measurement.cloud.places import CloudError, Places, Profile, named
+from measurement.failure import Failure
 from measurement.io.framing import UnreadableInput
 from measurement.local import summary
 from measurement.local.inputs import BadInputs, find
@@ -58,6 +58,29 @@ def publish(profile: str, patterns: list[str], topic: str, batch: int) -> None:
     with _plainly():
         done = send(find(patterns), named("--topic", topic), Profile(profile).endpoints, batch, lambda _: None)
     print(f"{done.events:,} events in {done.messages:,} messages ({done.bytes / 1e6:,.1f} MB) to {topic}")
+
+
+def replay(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, reasons: list[str]) -> None:
+    from measurement.cloud.replay import replay as send
+
+    with _plainly():
+        places = Places.of(Profile(profile), subscription, bigtable, bigquery)
+        done = send(places, reasons)
+    print(f"{done.events:,} rejects sent back to the topic of {places.subscription}" if done.events else "no rejects to replay")
+
+
+def reconcile(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None):
+    from measurement.cloud.reconcile import reconcile as compare
+
+    with _plainly():
+        return compare(Places.of(Profile(profile), subscription, bigtable, bigquery))
+
+
+def status(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None):
+    from measurement.cloud.reconcile import status as look
+
+    with _plainly():
+        return look(Places.of(Profile(profile), subscription, bigtable, bigquery))
 
 
 @contextlib.contextmanager

@@ -44,16 +44,23 @@ def publish(paths: list[Path], topic: str, endpoints: Endpoints, batch: int, tel
     """Sends every event of the files, ``batch`` to a message. CloudError if the topic is not there or a send is refused;
     framing.UnreadableInput for a damaged file."""
     PubSubAdmin(endpoints).topic(topic)
+    done = Published()
+    send(endpoints, topic, _messages(paths, batch, done), lambda: tell(done))
+    return done
+
+
+def send(endpoints: Endpoints, topic: str, messages: Iterator[bytes], sent: Callable[[], None]) -> None:
+    """Sends messages, several requests at a time. CloudError if one is refused."""
     at = channel(endpoints)
-    send = at.unary_unary("/google.pubsub.v1.Publisher/Publish", request_serializer=_PublishRequest.SerializeToString,
+    call = at.unary_unary("/google.pubsub.v1.Publisher/Publish", request_serializer=_PublishRequest.SerializeToString,
                           response_deserializer=types.PublishResponse.pb().FromString)
-    done, waiting = Published(), deque[Future]()
+    waiting = deque[Future]()
     try:
-        for request in _requests(topic, _messages(paths, batch, done)):
+        for request in _requests(topic, messages):
             if len(waiting) >= _IN_FLIGHT:
                 waiting.popleft().result()
-                tell(done)
-            waiting.append(send.future(request, timeout=_SECONDS, wait_for_ready=False))
+                sent()
+            waiting.append(call.future(request, timeout=_SECONDS))
         while waiting:
             waiting.popleft().result()
     except grpc.RpcError as error:
@@ -61,7 +68,6 @@ def publish(paths: list[Path], topic: str, endpoints: Endpoints, batch: int, tel
                          "sending of it counts nothing twice") from error
     finally:
         at.close()
-    return done
 
 
 def _requests(topic: str, messages: Iterator[bytes]) -> Iterator:

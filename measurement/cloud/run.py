@@ -76,8 +76,7 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
     own = archive.directory if archive and what.profile is Profile.emulators else None
     reading = Reading(Flow(lease=what.lease, hold=by.hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
-             None if rebuild is None else Rebuilding(StoredRows(what.places.endpoints, what.places.dataset), rebuild.publish_from),
-             tell)
+             None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from), tell)
 
 
 def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], say: Callable[[str], None]) -> None:
@@ -97,7 +96,7 @@ def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], 
             raise CloudError(f"{what.places.subscription}: generation {last.number} is running; stop it, rebuild, and start it again")
         new = _take(control, what.places.subscription, last)
     say(f"generation {new.number}: rebuilds from {archive.directory}")
-    stored = Rebuilding(StoredRows(what.places.endpoints, what.places.dataset), start, stop)
+    stored = Rebuilding(_stored(what.places, new), start, stop)
     _execute(what, by, control, new, rules, Reading(live=False), generations.of_hours(archive, rules.counting, start, stop), stored, tell)
 
 
@@ -108,6 +107,10 @@ def check(places: Places) -> None:
         bigtable_admin.check(places.endpoints, places.instance)
         with Reader(places.endpoints, places.dataset) as reader:
             reader.check()
+
+
+def _stored(places: Places, new: Generation) -> StoredRows:
+    return StoredRows(places.endpoints, places.dataset, f"{places.subscription} {new.number}")
 
 
 def _engine(what: Run, say) -> Engine:

@@ -1,6 +1,8 @@
 """What is published, read back from BigQuery: what a rebuild compares its rows with."""
 
+import threading
 from dataclasses import dataclass
+from functools import lru_cache
 from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
@@ -18,13 +20,23 @@ class StoredRows:
 
     endpoints: Endpoints
     dataset: str
+    run: str  # rows are read once a run
 
     def latest(self, table: Table, since: int | None, until: int | None) -> pa.Table:
         hour = table.key[0].name
         limits = [f"{hour} {sign} TIMESTAMP '{_text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
         where = f" WHERE {' AND '.join(limits)}" if limits else ""
-        with Reader(self.endpoints, self.dataset) as reader:
-            return reader.query(f"SELECT * FROM `{self.dataset}.{table.name}_latest`{where}")
+        with _one_reads:  # the shards of a table in one process ask for the same
+            return _read(self, f"SELECT * FROM `{self.dataset}.{table.name}_latest`{where}")
+
+
+_one_reads = threading.Lock()
+
+
+@lru_cache(maxsize=1)
+def _read(stored: StoredRows, sql: str) -> pa.Table:
+    with Reader(stored.endpoints, stored.dataset) as reader:
+        return reader.query(sql)
 
 
 def _text(micros: int) -> str:

@@ -25,6 +25,7 @@ from grpc import StatusCode
 from measurement.io.bigquery_rows import PART_BYTES, descriptor, parts, serialized
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
+from measurement.io.turns import turn
 
 _Request, _Response, _StorageError = AppendRowsRequest.pb(), AppendRowsResponse.pb(), StorageError.pb()
 _STATUS = {code.value[0]: code for code in StatusCode}
@@ -206,9 +207,11 @@ def _check(answer) -> None:
     """GoogleAPICallError where the rows were not stored; BigQuery stores all of a request's rows or none."""
     if answer.row_errors:
         row = answer.row_errors[0]
-        raise from_grpc_status(StatusCode.INVALID_ARGUMENT, f"{len(answer.row_errors)} rows refused, row {row.index}: {row.message}")
+        told = f"{len(answer.row_errors)} rows refused, row {row.index}: {row.message}"
+        raise from_grpc_status(StatusCode.INVALID_ARGUMENT, told)
     if answer.error.code:
-        raise from_grpc_status(_STATUS.get(answer.error.code, StatusCode.UNKNOWN), answer.error.message, details=list(answer.error.details))
+        code = _STATUS.get(answer.error.code, StatusCode.UNKNOWN)
+        raise from_grpc_status(code, answer.error.message, details=list(answer.error.details))
 
 
 def _stream_gone(error: GoogleAPICallError) -> bool:
@@ -255,7 +258,8 @@ class WriteBigQuery(beam.DoFn):
 
     def _append(self):
         for name, tables in self._held.items():
-            appended = self._appender.append(name, pa.concat_tables(tables))
+            with turn(self._endpoints):
+                appended = self._appender.append(name, pa.concat_tables(tables))
             self._rows.inc(appended.rows)
             self._bytes.inc(appended.bytes)
             self._retries.inc(appended.retries)

@@ -13,6 +13,7 @@ from google.cloud import bigquery
 from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from measurement.io.endpoints import Endpoints
+from measurement.io.turns import turn
 from measurement.model.sql import LAYOUTS, bigquery_type, description, latest_view
 from measurement.model.tables import TABLES, Table
 
@@ -21,7 +22,8 @@ _SECONDS = 30  # that a request may take
 _PATIENCE = {"retry": DEFAULT_RETRY.with_timeout(_SECONDS), "timeout": _SECONDS}
 _AT_ONCE = {"retry": None, "timeout": _SECONDS}
 _LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}  # names that the API answers with
-_NO_PROJECT = re.compile(r"project \S+ is not found|not found: project|not enabled bigquery|has not been used in project", re.IGNORECASE)
+_NO_PROJECT = re.compile(
+    r"project \S+ is not found|not found: project|not enabled bigquery|has not been used in project", re.IGNORECASE)
 
 
 class BigQueryError(Exception):
@@ -111,7 +113,7 @@ class Reader:
 
     def query(self, sql: str) -> pa.Table:
         """All rows, at once in memory. BigQueryError where the query fails or the service is away."""
-        with _told(self._endpoints, self._project):
+        with turn(self._endpoints), _told(self._endpoints, self._project):
             # The emulator answers a wrong query as it would an accident, which the client would try again.
             retry = None if self._endpoints.bigquery else DEFAULT_RETRY.with_timeout(_SECONDS)
             rows = self._client.query_and_wait(sql, retry=retry, job_retry=None, api_timeout=_SECONDS)

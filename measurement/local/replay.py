@@ -7,7 +7,8 @@ generation: what is accepted now is counted, what has been counted meanwhile is 
 from pathlib import Path
 
 from measurement.io import replays
-from measurement.local.warehouse import RESOLVED, Warehouse
+from measurement.local.warehouse import Warehouse
+from measurement.model.tables import RESOLVED
 
 
 def prepare(warehouse: Warehouse, reasons: list[str]) -> tuple[Path, int] | None:

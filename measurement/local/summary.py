@@ -8,11 +8,11 @@ from rich.progress import Progress as Bar
 from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from measurement.local.reconcile import Result
 from measurement.local.run import Progress
-from measurement.local.status import Status
 from measurement.local.warehouse import Warehouse
 from measurement.model.tables import DELIVERY
+from measurement.monitors.ledger import Result
+from measurement.monitors.status import Status
 
 _PLAIN_SECONDS = 2.0  # between lines where there is no terminal
 _SHOWN = 20  # hours of a failed check
@@ -97,7 +97,9 @@ def show_reconciled(result: Result) -> None:
     _table("ledger", [("received", result.received), *result.outcomes.items()])
     if result.under_way:
         print(f"a run is under way: {result.received - result.decided:,} of the events received wait or are under way")
-        return
+        if result.settled is None:
+            return
+        print(f"hours before {_value(datetime.fromtimestamp(result.settled / 1e6, UTC))} wait for nothing")
     for line in result.unbalanced:
         print(f"does not hold: {line}")
     for check, wrong in result.failures:
@@ -106,7 +108,9 @@ def show_reconciled(result: Result) -> None:
             print(f"  {', '.join(_value(k) for k in key)}: {left:,} against {right:,}")
         if len(wrong) > _SHOWN:
             print(f"  … and {len(wrong) - _SHOWN:,} more")
-    if result.holds:
+    if result.holds and result.under_way:
+        print("the ledger balances in all of them")
+    elif result.holds:
         print(f"the ledger balances: {result.received:,} received, every one accounted for")
 
 

@@ -22,8 +22,6 @@ from measurement.model import sql
 from measurement.model.revisions import revision
 from measurement.model.tables import REJECTS, TABLES, TOTALS, Table
 
-RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
-
 _JOB_TABLES = """
 CREATE SCHEMA IF NOT EXISTS job;
 CREATE TABLE IF NOT EXISTS job.runs (

@@ -110,5 +110,7 @@ REJECTS = Table(
      Column("source_position", STRING, True, "Message id or file offset, and the index in it."),
      Column("received_at", TIMESTAMP, True, "Receipt.")), stated=False)
 
+RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
+
 TABLES = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS, REJECTS)}
 TOTALS = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS)}  # kept as absolute totals by hour

@@ -50,7 +50,8 @@ def rows_of(table, n: int, seed: int, **fixed) -> pa.Table:
 
 def plain(rows: pa.Table, table) -> list[tuple]:
     """Sorted rows; times as µs, which Python's datetime holds for the years 1 to 9999."""
-    columns = [rows[c.name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()) if c.type == TIMESTAMP else rows[c.name] for c in table.columns]
+    micros = pa.timestamp("us", "UTC")
+    columns = [rows[c.name].cast(micros).cast(pa.int64()) if c.type == TIMESTAMP else rows[c.name] for c in table.columns]
     return sorted(zip(*(c.to_pylist() for c in columns)), key=repr)
 
 
@@ -107,7 +108,8 @@ def test_the_view_holds_the_highest_revision_and_is_duckdbs(bigquery, name):
     table, dataset = TABLES[name], f"views_{name}"
     provision(bigquery, "demo", dataset, [table])
     keys = rows_of(table, 8, seed=3).to_pylist()
-    written = [{**key, **{c.name: r for c in table.values if c.type == INT64}, "revision": r, "published_at": datetime.fromtimestamp(r % 9, UTC)}
+    written = [{**key, **{c.name: r for c in table.values if c.type == INT64},
+                "revision": r, "published_at": datetime.fromtimestamp(r % 9, UTC)}
                for key in keys for r in (3, 1, 2**52, 2)]
     random.Random(1).shuffle(written)
     rows = pa.Table.from_pylist(written + written[:9], schema(table))
@@ -133,7 +135,8 @@ def test_a_beam_bundle_is_appended_and_counted(bigquery):
     sink = pickle.loads(pickle.dumps(WriteBigQuery(bigquery, "demo.beam")))
     with beam.Pipeline("DirectRunner") as pipeline:
         _ = pipeline | beam.Create([("ledger", stream(rows_of(LEDGER, 10, seed=s))) for s in range(3)]) | beam.ParDo(sink)
-    metrics = {m.key.metric.name: m.committed for m in pipeline.result.metrics().query(MetricsFilter().with_namespace("bigquery"))["counters"]}
+    counters = pipeline.result.metrics().query(MetricsFilter().with_namespace("bigquery"))["counters"]
+    metrics = {m.key.metric.name: m.committed for m in counters}
     assert metrics["rows"] == 30 and metrics["bytes"] > 0 and not metrics["retries"]
     with Reader(bigquery, "demo.beam") as reader:
         assert reader.query("SELECT count(*) n FROM `demo.beam.ledger`")["n"].to_pylist() == [30]
@@ -340,7 +343,8 @@ def test_a_row_that_no_request_holds_is_refused():
 def test_messages_hold_what_the_rows_hold(name):
     rows = rows_of(TABLES[name], 50, seed=2)
     read = [message(name).FromString(m) for m in serialized(name, rows)]
-    micros = pa.table({c.name: rows[c.name].cast(pa.int64()) if c.type == TIMESTAMP else rows[c.name] for c in TABLES[name].columns})
+    micros = pa.table({c.name: rows[c.name].cast(pa.int64()) if c.type == TIMESTAMP else rows[c.name]
+                       for c in TABLES[name].columns})
     assert [{f.name: v for f, v in m.ListFields()} for m in read] == \
            [{k: v for k, v in row.items() if v is not None} for row in micros.to_pylist()]
 

@@ -1,0 +1,89 @@
+"""`measurement reconcile` and `status` on the cloud: the ledger against BigQuery, and BigQuery against Bigtable."""
+
+import threading
+from datetime import UTC, datetime
+
+import pyarrow as pa
+
+from measurement.cloud.places import CloudError, Places
+from measurement.io.bigquery_admin import BigQueryError, Reader
+from measurement.io.bigtable_read import scan_all
+from measurement.io.control import Control, Generation
+from measurement.io.pubsub.fence import heard
+from measurement.io.retry import SinkError
+from measurement.model.events import COUNTS
+from measurement.model.policy import Counting
+from measurement.monitors.ledger import Check, Result, balance, micros, tables
+from measurement.monitors.status import Status, of_tables
+
+_LOOKS, _BETWEEN_SECONDS = 3, 7.0  # a job that runs publishes its tables one after the other, each every few seconds
+_SERVED = Check("delivery in BigQuery = delivery in Bigtable", ("window_start", "advertiser_id", "count"), "", "")
+
+
+def reconcile(places: Places) -> Result:
+    """Compares what is readable at the far ends with what was received. CloudError where something cannot be read."""
+    try:
+        with Reader(places.endpoints, places.dataset) as reader:
+            state = _state(_generation(places))
+            for look in range(_LOOKS):
+                result = balance(_query(reader), places.dataset, state, Counting.join_horizon)
+                _compare_served(places, _query(reader), result)
+                if result.holds or not result.under_way or look == _LOOKS - 1:
+                    return result
+                threading.Event().wait(_BETWEEN_SECONDS)
+    except (BigQueryError, SinkError) as error:
+        raise CloudError(str(error)) from error
+
+
+def status(places: Places) -> Status:
+    result = reconcile(places)
+    try:
+        last = _generation(places)
+        with Reader(places.endpoints, places.dataset) as reader:
+            began = datetime.fromtimestamp(last.began / 1e6, UTC)
+            return of_tables(_query(reader), places.dataset, result, last.number, began, None)
+    except (BigQueryError, SinkError) as error:
+        raise CloudError(str(error)) from error
+
+
+def _generation(places: Places) -> Generation:
+    last = Control(places.endpoints, places.instance).generation(places.subscription)
+    if last is None:
+        raise CloudError(f"{places.subscription}: no job has run")
+    return last
+
+
+def _state(last: Generation) -> str:
+    return "running" if heard(last.state) is not None else last.state
+
+
+def _query(reader: Reader):
+    return lambda sql: [tuple(row.values()) for row in reader.query(sql).to_pylist()]
+
+
+def _compare_served(places: Places, query, result: Result) -> None:
+    """Each hour's and advertiser's counts in Bigtable against those in BigQuery, of the hours that have settled."""
+    names = tables(places.dataset)
+    sums = ", ".join(f"sum({c}) AS {c}" for c in COUNTS)
+    rows = query(f"SELECT window_start, advertiser_id, {sums} FROM {names['delivery']} GROUP BY 1, 2")
+    settled = result.settled if result.under_way else 1 << 62
+    if settled is None:
+        return
+    analysed = {(hour, advertiser): counts for hour, advertiser, *counts in rows if micros(hour) < settled}
+    if not analysed:
+        return
+    hours = [micros(hour) for hour, _ in analysed]
+    served = _summed(scan_all(places.endpoints, places.instance, "delivery", min(hours), max(hours) + 1))
+    zeros = [0] * len(COUNTS)
+    wrong = []
+    for key in analysed.keys() | {k for k in served if micros(k[0]) < settled}:
+        pairs = zip(COUNTS, analysed.get(key, zeros), served.get(key, zeros))
+        wrong += [(*key, name, int(left), int(right)) for name, left, right in pairs if left != right]
+    if wrong:
+        result.failures.append((_SERVED, sorted(wrong)))
+
+
+def _summed(rows: pa.Table) -> dict[tuple, list[int]]:
+    grouped = rows.group_by(["window_start", "advertiser_id"]).aggregate([(c, "sum") for c in COUNTS])
+    keys = zip(grouped["window_start"].to_pylist(), grouped["advertiser_id"].to_pylist())
+    return dict(zip(keys, map(list, zip(*(grouped[f"{c}_sum"].to_pylist() for c in COUNTS)))))

@@ -1,0 +1,39 @@
+"""What the tables hold and how far the job is, for `measurement status`."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from measurement.monitors.ledger import Query, Result, tables
+
+_HOURS = """
+SELECT worst, count(*) FROM (
+  SELECT window_start, CASE WHEN logical_or(status = 'provisional') THEN 'provisional'
+    WHEN logical_or(status = 'restated') THEN 'restated' ELSE 'final' END AS worst
+  FROM {delivery} GROUP BY 1) AS hours GROUP BY 1
+"""
+_UNTIL = "SELECT timestamp_add(max(window_start), INTERVAL 1 HOUR) FROM {delivery} WHERE status <> 'provisional'"
+
+
+@dataclass
+class Status:
+    generation: int
+    state: str
+    began: datetime
+    ended: datetime | None
+    complete_until: datetime | None  # hours before it are closed
+    received: int
+    outcomes: dict[str, int]
+    hours: dict[str, int]  # by the status of their delivery rows
+    balanced: bool | None  # None while too little is settled to tell
+
+    @property
+    def healthy(self) -> bool:
+        return self.state in ("running", "complete", "ended") and self.balanced is not False
+
+
+def of_tables(query: Query, dataset: str, result: Result, generation: int, began: datetime, ended: datetime | None) -> Status:
+    names = tables(dataset)
+    hours = {worst: int(n) for worst, n in query(_HOURS.format(**names))}
+    [(until,)] = query(_UNTIL.format(**names))
+    told = result.holds if result.settled is not None or not result.under_way else None
+    return Status(generation, result.state, began, ended, until, result.received, result.outcomes, hours, told)
