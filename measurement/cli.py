@@ -66,9 +66,7 @@ def run(
     schemas: Annotated[Path | None, typer.Option(help="Cloud: a directory of writers' schemas (.avsc) beside version 1.")] = None,
     resume: Annotated[bool, typer.Option(help="Cloud: the engine has the last generation's state; it goes on.")] = False,
     until_idle: Annotated[bool, typer.Option(help="Cloud: end when nothing has come for --idle-seconds.")] = False,
-    idle_seconds: Annotated[float, typer.Option(help="Cloud: an idle subscription's watermark follows the clock after so long; "
-                                                "longer than --lease-seconds.", min=1)] = 180.0,
-    lease_seconds: Annotated[float, typer.Option(help="Cloud: what a dead worker held comes back after so long.", min=10, max=600)] = 60.0,
+    idle_seconds: Annotated[float, typer.Option(help="Cloud: an idle subscription's watermark follows the clock after so long.", min=1)] = 180.0,
     readers: Annotated[int, typer.Option(help="Cloud: readers that share the subscription.", min=1, max=1000)] = 1,
 ) -> None:
     """Stream events through the job: files to their end (local), or a subscription until it is stopped (emulators, gcp)."""
@@ -81,12 +79,9 @@ def run(
         return
     from measurement import cli_cloud
 
-    if idle_seconds <= lease_seconds:
-        raise Failure(f"--idle-seconds {idle_seconds:g}: must be longer than --lease-seconds {lease_seconds:g}, or what a dead "
-                      "worker held comes back too late")
     cli_cloud.run(
         profile, subscription, bigtable, bigquery, policy=policy, engine=engine, flags=list(context.args), schemas=schemas,
-        resume=resume, until_idle=until_idle, idle_after=idle_seconds, lease=lease_seconds, readers=readers)
+        resume=resume, until_idle=until_idle, idle_after=idle_seconds, readers=readers)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})
@@ -121,11 +116,12 @@ def provision(
     dataset: Annotated[str, typer.Option(help="The BigQuery dataset's name.")] = "ads",
     archive: Annotated[str | None, typer.Option(help="Where what is received is kept: gs://BUCKET/DIRECTORY; with emulators any directory.")] = None,
     location: Annotated[str, typer.Option(help="The BigQuery dataset's location.")] = "US",
+    ack_seconds: Annotated[int, typer.Option(help="After so long what a dead worker held comes back.", min=10, max=600)] = 60,
 ) -> None:
     """Make topic, subscription, archive, Bigtable tables, BigQuery dataset, tables and views; safe to run again."""
     from measurement import cli_cloud
 
-    cli_cloud.provision(_on_cloud(profile, "provision"), project, topic, subscription, instance, dataset, archive, location)
+    cli_cloud.provision(_on_cloud(profile, "provision"), project, topic, subscription, instance, dataset, archive, location, ack_seconds)
 
 
 @app.command()

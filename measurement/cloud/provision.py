@@ -27,6 +27,7 @@ class Wanted:
     dataset: str
     archive: str | None
     location: str
+    ack_seconds: int
 
     def places(self) -> Places:
         return Places.of(self.profile, f"projects/{self.project}/subscriptions/{self.subscription}",
@@ -50,7 +51,7 @@ def provision(wanted: Wanted, say: Callable[[str], None]) -> Places:
             # Before the job's own subscription: what that one receives, the archive has.
             made = pubsub.make_archive(f"{places.subscription}-archive", topic, archive)
             say(f"archive subscription {places.subscription}-archive: {_made(made)}")
-        say(f"subscription {places.subscription}: {_made(pubsub.make_subscription(places.subscription, topic))}")
+        say(f"subscription {places.subscription}: {_made(pubsub.make_subscription(places.subscription, topic, wanted.ack_seconds))}")
         bigtable_admin.provision(places.endpoints, places.instance)
         say(f"Bigtable tables in {places.instance}: there")
         bigquery_admin.provision(places.endpoints, wanted.project, wanted.dataset, location=wanted.location)

@@ -16,7 +16,6 @@ from measurement.io.endpoints import Endpoints
 from measurement.io.pubsub.api import channel
 from measurement.io.retry import said
 
-ACK_SECONDS = 60
 # As long as the service keeps what nobody has taken: an outage of a week loses nothing.
 _RETENTION = Duration(seconds=7 * 24 * 3600)
 _ARCHIVE_SECONDS = 60  # at most so old is a message when its archive file is closed
@@ -39,9 +38,9 @@ class PubSubAdmin:
         """Whether it was not there."""
         return self._made(topic, lambda: self._publisher.create_topic(Topic(name=topic), timeout=_SECONDS, retry=None))
 
-    def make_subscription(self, subscription: str, topic: str) -> bool:
+    def make_subscription(self, subscription: str, topic: str, ack_seconds: int) -> bool:
         """Whether it was not there; CloudError if it is there and another topic's."""
-        request = Subscription(name=subscription, topic=topic, ack_deadline_seconds=ACK_SECONDS,
+        request = Subscription(name=subscription, topic=topic, ack_deadline_seconds=ack_seconds,
                                message_retention_duration=_RETENTION, expiration_policy={})  # never expires
         made = self._made(subscription, lambda: self._subscriber.create_subscription(request, timeout=_SECONDS, retry=None))
         if not made and (other := self.subscription(subscription).topic) != topic:

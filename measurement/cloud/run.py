@@ -53,7 +53,6 @@ class Run:
     resume: bool = False
     until_idle: bool = False
     idle_after: float = 180.0
-    lease: float = 60.0
     readers: int = 1
 
 
@@ -62,7 +61,10 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
     or PolicyError, one line, for what is missing before it starts and what ended it."""
     rules = policy.load(what.policy) if what.policy else policy.Policy()
     by = _engine(what, say)
-    check(what.places)
+    lease = check(what.places)
+    if what.idle_after <= lease:
+        raise CloudError(f"--idle-seconds {what.idle_after:g}: must be longer than the subscription's ack deadline, {lease:g} s, or "
+                         "what a dead worker held would come back too late")
     control = Control(what.places.endpoints, what.places.instance)
     with _said():
         last = control.generation(what.places.subscription)
@@ -74,7 +76,7 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
         else:
             new, rebuild = _begin(control, what.places, last, archive, rules, say)
     own = archive.directory if archive and what.profile is Profile.emulators else None
-    reading = Reading(Flow(lease=what.lease, hold=by.hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
+    reading = Reading(Flow(lease=lease, hold=by.hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
              None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from), tell)
 
@@ -100,13 +102,14 @@ def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], 
     _execute(what, by, control, new, rules, Reading(live=False), generations.of_hours(archive, rules.counting, start, stop), stored, tell)
 
 
-def check(places: Places) -> None:
-    """CloudError, one line, of the first thing that is missing, before anything starts."""
-    PubSubAdmin(places.endpoints).subscription(places.subscription)
+def check(places: Places) -> float:
+    """The subscription's ack deadline (s). CloudError, one line, of the first thing that is missing, before anything starts."""
+    subscription = PubSubAdmin(places.endpoints).subscription(places.subscription)
     with _said():
         bigtable_admin.check(places.endpoints, places.instance)
         with Reader(places.endpoints, places.dataset) as reader:
             reader.check()
+    return subscription.ack_deadline_seconds
 
 
 def _stored(places: Places, new: Generation) -> StoredRows:

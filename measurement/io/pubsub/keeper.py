@@ -28,7 +28,8 @@ _FAILURES = grpc.RpcError, GoogleAPICallError, SinkError, ValueError  # ValueErr
 
 @dataclass(frozen=True)
 class Flow:
-    """How a reader pulls: threads, bytes that it may hold pulled or unacknowledged, deadline (s) and hold (s) of a lease."""
+    """How a reader pulls: threads, bytes that it may hold pulled or unacknowledged, the subscription's ack deadline (s: a
+    message that nobody extends comes back after it) and the hold (s) of a finalized mark."""
 
     threads: int = 2
     most_bytes: int = 256 << 20
@@ -68,8 +69,8 @@ class Keeper:
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
         self._closed_at = 0.0
-        self._last_message = clock()
-        self._answers = 0  # pulls that were answered since a message last came
+        self._last_message = clock()  # or failed pull
+        self._answers = 0  # pulls that were answered since then
         self._threads = [threading.Thread(target=self._pull, daemon=True, name="pull") for _ in range(flow.threads)]
         self._threads.append(threading.Thread(target=self._keep, daemon=True, name="acknowledge"))
         for thread in self._threads:
@@ -136,6 +137,8 @@ class Keeper:
             except _FAILURES as error:
                 if self._closed.is_set():
                     return
+                with self._lock:  # what comes meanwhile is not delivered: idleness begins anew behind an outage
+                    self._last_message, self._answers = self._clock(), 0
                 self._failed("pull", error)
                 self._closed.wait(wait * random.uniform(0.5, 1.0))  # noqa: S311
                 wait = min(2 * wait, _BACKOFF_SECONDS[1])

@@ -1,0 +1,193 @@
+"""A user's view of the cloud profile: the console command against emulators, and what the far ends then hold."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import orjson
+
+from measurement.io.bigquery_admin import Reader
+from measurement.io.bigtable_read import scan_all
+from measurement.io.endpoints import Endpoints
+from measurement.model.tables import DELIVERY
+
+COMMAND = [sys.executable, "-m", "measurement.cli"]
+KEY = len(DELIVERY.key)
+COLUMNS = [c.name for c in DELIVERY.key + DELIVERY.values]
+ALL_HOURS = 0, 4_102_444_800_000_000  # µs: 1970 to 2100
+
+
+@dataclass
+class Cloud:
+    """Emulators, with a topic and tables of a test's own."""
+
+    endpoints: Endpoints
+    name: str
+    scratch: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        at = self.endpoints
+        return {**os.environ, "PUBSUB_EMULATOR_HOST": at.pubsub, "BIGTABLE_EMULATOR_HOST": at.bigtable,
+                "BIGQUERY_EMULATOR_HOST": f"http://{at.bigquery}", "BIGQUERY_STORAGE_EMULATOR_HOST": at.bigquery_storage}
+
+    topic = property(lambda self: f"projects/demo/topics/{self.name}")
+    subscription = property(lambda self: f"projects/demo/subscriptions/{self.name}")
+    instance = property(lambda self: f"projects/demo/instances/{self.name}")
+    dataset = property(lambda self: f"demo.{self.name.replace('-', '_')}")
+
+    @property
+    def flags(self) -> list[str]:
+        return ["--profile", "emulators", "--subscription", self.subscription, "--bigtable", self.instance, "--bigquery", self.dataset]
+
+    def command(self, *arguments, **environment) -> subprocess.CompletedProcess:
+        return subprocess.run([*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=300,
+                              env={**self.environment, **environment})
+
+    def provision(self) -> None:
+        done = self.command("provision", "--profile", "emulators", "--project", "demo", "--topic", self.name, "--subscription", self.name,
+                            "--instance", self.name, "--dataset", self.dataset.partition(".")[2], "--archive", self.scratch / "archive", "--ack-seconds", 10)
+        assert done.returncode == 0, done.stderr
+
+    def publish(self, *inputs: Path, batch: int = 1) -> str:
+        files = [part for path in inputs for part in ("--input", path)]
+        done = self.command("publish", "--profile", "emulators", *files, "--topic", self.topic, "--batch", batch)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def job(self, *arguments, idle: int = 25) -> "Job":
+        """A job that ends when nothing has come for ``idle`` seconds."""
+        return Job(self, ["run", *self.flags, "--until-idle", "--idle-seconds", str(idle), *arguments])
+
+    def served(self) -> dict[tuple, tuple]:
+        """Delivery rows in Bigtable, rows of zeros left out."""
+        return _rows(scan_all(self.endpoints, self.instance, "delivery", *ALL_HOURS))
+
+    def analysed(self) -> dict[tuple, tuple]:
+        """Delivery rows in BigQuery's latest view, rows of zeros left out."""
+        return _rows(self.query("SELECT * FROM `{dataset}.delivery_latest`"))
+
+    def outcomes(self) -> dict[str, int]:
+        rows = self.query("SELECT outcome, sum(events) AS n FROM `{dataset}.ledger_latest` GROUP BY 1").to_pylist()
+        return {row["outcome"]: int(row["n"]) for row in rows if row["n"]}
+
+    def query(self, sql: str):
+        with Reader(self.endpoints, self.dataset) as reader:
+            return reader.query(sql.format(dataset=self.dataset))
+
+
+class Job:
+    """A job in a process of its own; leave it as a context and it is gone, with its engine."""
+
+    def __init__(self, cloud: Cloud, arguments: list[str]):
+        self._cloud, self._arguments = cloud, arguments
+
+    def __enter__(self) -> "Job":
+        self._log = (self._cloud.scratch / f"job-{id(self)}.log").open("w+")
+        self.process = subprocess.Popen([*COMMAND, *self._arguments], stdout=self._log, stderr=subprocess.STDOUT,
+                                        env=self._cloud.environment, start_new_session=True)
+        return self
+
+    def ended(self, seconds: float = 240) -> int:
+        return self.process.wait(seconds)
+
+    def kill(self) -> None:
+        """As a machine that goes: the job, its workers and its engine at once."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    @property
+    def said(self) -> str:
+        self._log.seek(0)
+        return self._log.read()
+
+    def __exit__(self, *_) -> None:
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self.process.wait()
+        self._log.close()
+
+
+def _rows(table) -> dict[tuple, tuple]:
+    rows = zip(*(table[c].to_pylist() for c in COLUMNS))
+    return {(row[0].isoformat(), *row[1:KEY]): row[KEY:] for row in rows if any(row[KEY:])}
+
+
+def truth(directory: Path) -> dict[tuple, tuple]:
+    rows = orjson.loads((directory / "truth.json").read_bytes())["delivery"]
+    return {(datetime.fromisoformat(row[0]).isoformat(), *row[1:KEY]): tuple(row[KEY:]) for row in rows if any(row[KEY:])}
+
+
+def outcomes(directory: Path) -> dict[str, int]:
+    return {k: n for k, n in orjson.loads((directory / "truth.json").read_bytes())["outcomes"].items() if n}
+
+
+class Proxy:
+    """A way to a server at 127.0.0.1 that can be cut: connections break, and new ones are refused."""
+
+    def __init__(self, target: str):
+        self._target = target.rpartition(":")[0], int(target.rpartition(":")[2])
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.host = f"127.0.0.1:{self._server.getsockname()[1]}"
+        self._open: set[socket.socket] = set()
+        self._lock, self._cut, self._closed = threading.Lock(), False, False
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def cut(self) -> None:
+        with self._lock:
+            self._cut = True
+            for one in self._open:
+                _break(one)
+            self._open.clear()
+
+    def mend(self) -> None:
+        with self._lock:
+            self._cut = False
+
+    def close(self) -> None:
+        self._closed = True
+        self.cut()
+        self._server.close()
+
+    def _accept(self) -> None:
+        while not self._closed:
+            try:
+                near, _ = self._server.accept()
+            except OSError:
+                return
+            with self._lock:
+                if self._cut:
+                    near.close()
+                    continue
+                far = socket.create_connection(self._target)
+                self._open |= {near, far}
+            for source, sink in ((near, far), (far, near)):
+                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+        try:
+            while data := source.recv(1 << 16):
+                sink.sendall(data)
+        except OSError:
+            pass
+        finally:
+            _break(source)
+            _break(sink)
+            with self._lock:
+                self._open -= {source, sink}
+
+
+def _break(one: socket.socket) -> None:
+    try:
+        one.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        pass
+    one.close()

@@ -1,0 +1,1027 @@
+"""The parts that a subscription is read with, each by itself: messages, leases, keeper, fence, archive, rejects, rebuilding."""
+
+import dataclasses
+import io
+import json
+import struct
+import threading
+from collections import Counter
+from types import SimpleNamespace
+
+import fastavro
+import grpc
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from machines import Keyed
+from measurement.columnar import stored
+from measurement.columnar.batch import AVRO, JSON, NO_WATERMARK
+from measurement.columnar.deltas import BECAUSE, LATE, NO_HOUR, ON_TIME, Deltas
+from measurement.columnar.intake import Intake, Origin, take_in
+from measurement.io import archive
+from measurement.io.framing import READER_SCHEMA
+from measurement.io.publication import of_revisions, schema
+from measurement.io.pubsub import keeper as keeper_module
+from measurement.io.pubsub.fence import BEAT, Fence, heard, running
+from measurement.io.pubsub.keeper import Flow, Keeper, Superseded
+from measurement.io.pubsub.leases import Leases
+from measurement.io.pubsub.messages import Message, MessageFrame, Schemas, frames
+from measurement.io.retry import SinkError
+from measurement.io.watermark import END, FileWatermark
+from measurement.model.events import SCHEMA
+from measurement.model.policy import Counting, Policy
+from measurement.model.tables import TOTALS
+from measurement.rules.robots import is_robot
+from measurement.state.join import JoinShard
+from measurement.state.rejects import REDELIVERY, RejectsShard
+from measurement.state.ring import SLOTS
+from measurement.state.totals import FINAL, PROVISIONAL, RESTATED, TotalsShard
+from oracle import DAY, HOUR, MINUTE, PLAIN_SCHEMA, TYPES
+from strategies import START, encode_avro, encode_json, events
+from test_oracle import T, click, conversion, impression
+
+PUBLISHED = T + 30 * MINUTE
+CLOSE = T + HOUR + 10 * MINUTE
+QUICK = settings(max_examples=150, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+
+
+# --- Messages ------------------------------------------------------------------------------------------------
+
+# A later schema of the publisher's: a field more, another order, none of the reader's own names missing.
+LATER = {**SCHEMA, "fields": [*SCHEMA["fields"][::-1], {"name": "mood", "type": ["null", "string"], "default": None}]}
+LATER_TEXT = json.dumps(LATER)
+
+
+def whole(event: dict) -> dict:
+    return {**dict.fromkeys(TYPES), **event}
+
+
+def message(data: bytes, number: int = 1, published: int = PUBLISHED, **attributes) -> Message:
+    return Message(str(number), published, attributes, data)
+
+
+def container(log: list[dict], schema=PLAIN_SCHEMA, codec: str = "deflate", interval: int = 16_000) -> bytes:
+    """An Avro object container; a block ends behind ``interval`` bytes."""
+    out = io.BytesIO()
+    fastavro.writer(out, schema, [whole(event) for event in log], codec=codec, sync_interval=interval)
+    return out.getvalue()
+
+
+def datum_of(schema: dict, event: dict) -> bytes:
+    out = io.BytesIO()
+    fastavro.schemaless_writer(out, fastavro.parse_schema(json.loads(json.dumps(schema))), whole(event))
+    return out.getvalue()
+
+
+def single_object(datum: bytes, schema: dict) -> bytes:
+    """By the letter of Avro's specification: C3 01 and the little-endian CRC-64-AVRO of the canonical form."""
+    return b"\xc3\x01" + struct.pack("<Q", crc_64_avro(fastavro.schema.to_parsing_canonical_form(schema).encode())) + datum
+
+
+def crc_64_avro(text: bytes) -> int:
+    crc = empty = 0xC15D213AA4D7A795
+    for byte in text:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (empty if crc & 1 else 0)
+    return crc
+
+
+def schemas(known=(), service=None) -> Schemas:
+    """``service``: texts by (name, revision) as Pub/Sub's schema service has them."""
+    return Schemas(list(known), lambda name, revision: (service or {}).get((name, revision)))
+
+
+def taken(messages: list[Message], of: Schemas | None = None) -> list[tuple[MessageFrame, Intake]]:
+    """The messages as measurement/io/pubsub/source.py takes them in."""
+    watermark, out = FileWatermark(10_000_000), []
+    for frame in frames(messages, of or schemas()):
+        origin = Origin("sub", np.array(frame.positions, np.int64), frame.encoding, frame.schema.id if frame.schema else None,
+                        np.array(frame.clocks, np.int64))
+        edge = {hour: tuple(counts) for hour, counts in frame.edge.items()}
+        out.append((frame, take_in(frame.decoded(), origin, edge, Policy(), watermark, END, is_robot)))
+    return out
+
+
+def rejects_of(intakes) -> list[dict]:
+    return [reject for _, intake in intakes for reject in intake.rejects]
+
+
+def positions_of(intakes) -> list[tuple[int, int]]:
+    """(message, index in it) of each accepted event."""
+    return [(int(row["position"]), int(row["index"])) for _, intake in intakes for row in intake.batch.rows]
+
+
+def accounted(messages: list[Message], intakes) -> tuple[int, int]:
+    """(accepted, rejected), once it is certain that the edge counted as much and that each reject has a name of its own."""
+    accepted, rejects = len(positions_of(intakes)), rejects_of(intakes)
+    counted = sum((intake.tallies["intake"].counts.sum(axis=0) for _, intake in intakes), np.zeros(3, np.int64))
+    assert counted.tolist() == [len(messages), accepted + len(rejects), sum(len(m.data) for m in messages)]
+    arrived = sum(int(intake.tallies["arrivals"].counts.sum()) for _, intake in intakes if "arrivals" in intake.tallies)
+    assert arrived == accepted + len(rejects)
+    assert len({reject["reject_id"] for reject in rejects}) == len(rejects)
+    places = positions_of(intakes)
+    assert len(set(places)) == len(places)
+    return accepted, len(rejects)
+
+
+def outcome(*messages: Message, of: Schemas | None = None) -> tuple[int, int]:
+    return accounted(list(messages), taken(list(messages), of))
+
+
+def test_a_bare_datum_is_of_version_1():
+    [(frame, intake)] = taken([message(encode_avro(whole(impression())))])
+    assert (frame.encoding, frame.schema, len(intake.batch.rows)) == (AVRO, READER_SCHEMA, 1)
+    assert int(intake.batch.rows[0]["receipt"]) == PUBLISHED
+
+
+def test_a_single_object_header_names_the_schema_of_its_datum():
+    later = message(single_object(datum_of(LATER, impression()), LATER))
+    version_1 = message(single_object(encode_avro(whole(click())), SCHEMA), 2)
+    assert outcome(later, version_1, of=schemas([LATER_TEXT])) == (2, 0)
+
+
+def test_an_unknown_single_object_header_is_one_reject_with_all_its_bytes():
+    data = single_object(datum_of(LATER, impression()), LATER)
+    intakes = taken([message(data)])
+    assert accounted([message(data)], intakes) == (0, 1)
+    [reject] = rejects_of(intakes)
+    assert (reject["reason"], reject["payload"], reject["schema_id"]) == ("undecodable", data, None)
+
+
+def test_a_schema_of_the_service_reads_a_binary_datum_and_is_asked_for_once():
+    asked = []
+
+    def look_up(name, revision):
+        asked.append((name, revision))
+        return LATER_TEXT
+
+    named = {"googclient_schemaname": "projects/p/schemas/s", "googclient_schemarevisionid": "r1",
+             "googclient_schemaencoding": "BINARY"}
+    log = [message(datum_of(LATER, impression(f"i{k}")), k, **named) for k in range(3)]
+    assert outcome(*log, of=Schemas([], look_up)) == (3, 0)
+    assert asked == [("projects/p/schemas/s", "r1")]
+
+
+@pytest.mark.parametrize("text", [None, "no schema", "[]", '"string"'])
+def test_a_binary_datum_of_a_schema_that_is_not_there_or_fits_nothing_is_a_reject(text):
+    sent = message(encode_avro(whole(impression())), googclient_schemaname="s", googclient_schemaencoding="BINARY")
+    intakes = taken([sent], schemas(service={("s", ""): text}))
+    assert accounted([sent], intakes) == (0, 1)
+    assert rejects_of(intakes)[0]["payload"] == sent.data
+
+
+def test_a_json_message_of_a_pubsub_schema_needs_no_schema_to_be_read():
+    sent = message(b" " + encode_json(impression()), googclient_schemaname="s", googclient_schemaencoding="JSON")
+    [(frame, intake)] = taken([sent])
+    assert frame.encoding == JSON and len(intake.batch.rows) == 1
+
+
+def test_json_is_one_event_over_several_lines_or_one_a_line():
+    spread = message(json.dumps(impression(), indent=1).encode(), 1)
+    lines = message(b"\n".join(encode_json(e) for e in (impression("a"), click("b"), conversion("c"))) + b"\r\n\n", 2)
+    intakes = taken([spread, lines])
+    assert accounted([spread, lines], intakes) == (4, 0)
+    assert positions_of(intakes) == [(1, 0), (2, 0), (2, 1), (2, 2)]
+
+
+@pytest.mark.parametrize("codec", ["null", "deflate"])
+def test_a_containers_events_are_numbered_through_all_its_blocks(codec):
+    log = [impression(f"i{k}") for k in range(20)]
+    sent = message(container(log, codec=codec, interval=100), 7)
+    intakes = taken([sent, message(container(log[:1]), 8)])
+    [(frame, _)] = intakes
+    assert len(frame.pieces) > 3
+    assert accounted([sent, message(container(log[:1]), 8)], intakes) == (21, 0)
+    assert positions_of(intakes) == [*((7, k) for k in range(20)), (8, 0)]
+
+
+def test_a_containers_own_schema_reads_it():
+    sent = message(container([impression(), click()], fastavro.parse_schema(json.loads(LATER_TEXT))))
+    assert outcome(sent) == (2, 0)
+
+
+def test_an_event_that_cannot_be_read_inside_a_container_is_a_reject_of_its_own():
+    bad = [impression(f"i{k}", price_micros=-1) if k % 3 == 1 else impression(f"i{k}") for k in range(9)]
+    intakes = taken([message(container(bad, interval=100), 5)])
+    assert accounted([message(container(bad, interval=100), 5)], intakes) == (6, 3)
+    assert [r["source_position"] for r in rejects_of(intakes)] == ["5:1", "5:4", "5:7"]
+
+
+def test_a_container_without_events_was_received():
+    assert outcome(message(container([]))) == (0, 0)
+
+
+def test_a_container_cut_anywhere_is_one_reject_with_its_bytes():
+    data = container([impression(f"i{k}") for k in range(6)], codec="null", interval=100)
+    for end in range(4, len(data), 7):
+        sent = message(data[:end], end)
+        intakes = taken([sent])
+        accepted, rejected = accounted([sent], intakes)
+        if rejected:
+            assert (accepted, [r["payload"] for r in rejects_of(intakes)]) == (0, [data[:end]])
+        else:
+            assert data[end - 16 : end] == data[-16:]  # cut exactly behind a block, which nothing tells
+
+
+@pytest.mark.parametrize("data", [b"", b" ", b"\n", b"{", b"Obj\x01", b"\xc3\x01", b"\xc3\x01" + bytes(8), b"null", b"{}"])
+@pytest.mark.parametrize("attributes", [{}, {"googclient_schemaencoding": "JSON"}, {"googclient_schemaname": "gone"}])
+def test_a_message_of_nothing_or_of_half_a_frame_is_one_reject(data, attributes):
+    sent = message(data, **attributes)
+    intakes = taken([sent])
+    assert accounted([sent], intakes) == (0, 1)
+    assert rejects_of(intakes)[0]["payload"] == data
+
+
+def test_a_message_is_numbered_by_its_id_and_an_unusual_id_by_its_fingerprint():
+    ids = ["1", "123456789012345678", "1234567890123456789", "projects/x", "", "é", "٣x", "-1"]
+    positions = [Message(i, 0, {}, b"").position for i in ids]
+    assert positions[:2] == [1, 123456789012345678]
+    assert len(set(positions)) == len(ids) and all(0 <= p < 2**63 for p in positions)
+
+
+@st.composite
+def messages(draw) -> list[Message]:
+    """Messages of every kind, sound, spoilt and random."""
+    out = []
+    for number in range(draw(st.integers(1, 5))):
+        log = draw(st.lists(events(), min_size=0, max_size=4))
+        kind = draw(st.sampled_from(["datum", "json", "lines", "container", "later", "header", "bytes"]))
+        data = {
+            "datum": lambda: encode_avro(log[0]) if log else b"",
+            "json": lambda: encode_json(log[0]) if log else b"{}",
+            "lines": lambda: b"\n".join(encode_json(event) for event in log),
+            "container": lambda: container(log, codec=draw(st.sampled_from(["null", "deflate"])), interval=60),
+            "later": lambda: container(log, fastavro.parse_schema(json.loads(LATER_TEXT)), interval=60),
+            "header": lambda: single_object(encode_avro(log[0]) if log else b"", SCHEMA),
+            "bytes": lambda: draw(st.sampled_from([b"", b"{", b"Obj\x01", b"\xc3\x01", b"Obj\x01\x04\x16avro.schema"]))
+            + draw(st.binary(max_size=60)),
+        }[kind]()
+        for _ in range(draw(st.sampled_from([0, 0, 1, 3]))):
+            if data:
+                at = draw(st.integers(0, len(data) - 1))
+                data = data[:at] + draw(st.binary(max_size=2)) + data[at + draw(st.integers(0, 4)) :]
+        attributes = draw(st.sampled_from([
+            {}, {}, {}, {"googclient_schemaencoding": "JSON"}, {"googclient_schemaname": "later"},
+            {"googclient_schemaname": "gone", "googclient_schemaencoding": "BINARY"}]))
+        out.append(Message(str(number), PUBLISHED + number * HOUR, attributes, data))
+    return out
+
+
+@given(messages())
+@QUICK
+def test_whatever_the_bytes_every_message_ends_in_frames_as_the_edge_counted_it(log):
+    accounted(log, taken(log, schemas([LATER_TEXT], {("later", ""): LATER_TEXT})))
+
+
+# --- Leases --------------------------------------------------------------------------------------------------
+
+def leased(elements: int, hold: float = 0.0, lease: float = 60.0) -> Leases:
+    """Elements 1, 2 … of one message each, whose ack id is the number."""
+    leases = Leases(lease, hold)
+    for number in range(1, elements + 1):
+        leases.emitted(number, [str(number)], 10, 0.0)
+    return leases
+
+
+def test_nothing_is_acknowledged_before_it_is_finalized_and_the_hold_is_over():
+    leases = leased(3, hold=5.0)
+    assert leases.due(1_000.0).acknowledge == []
+    leases.finalized(2, 1_000.0)
+    assert leases.due(1_004.9).acknowledge == []
+    assert leases.due(1_005.0).acknowledge == ["1", "2"]
+    assert leases.due(2_000.0).through == 2
+
+
+def test_finalizations_come_in_any_order_and_again_and_the_first_counts():
+    leases = leased(4, hold=5.0)
+    leases.finalized(3, 100.0)
+    leases.finalized(1, 103.0)
+    leases.finalized(3, 104.0)
+    leases.finalized(4, 104.0)
+    assert leases.due(105.0).acknowledge == ["1", "2", "3"]
+    assert leases.due(109.0).acknowledge == ["1", "2", "3", "4"]
+
+
+def test_a_finalization_of_what_is_not_held_any_more_or_not_yet_covers_nothing_else():
+    leases = leased(2)
+    leases.finalized(9, 1.0)
+    leases.emitted(3, ["3"], 1, 0.0)
+    assert leases.due(2.0).acknowledge == ["1", "2"]
+    leases.acknowledged(2)
+    leases.finalized(2, 3.0)
+    assert leases.due(4.0).acknowledge == []
+
+
+def test_what_was_acknowledged_is_held_no_more_and_the_rest_is():
+    leases = leased(3)
+    leases.finalized(3, 1.0)
+    leases.acknowledged(2)
+    assert (len(leases), leases.bytes, leases.due(1.0).acknowledge) == (1, 10, ["3"])
+    leases.acknowledged(-1)
+    assert len(leases) == 1
+
+
+def test_what_a_restored_mark_does_not_cover_is_dropped_and_its_number_used_again():
+    leases = leased(4)
+    leases.finalized(4, 1.0)
+    assert leases.forget_after(2) == ["3", "4"]
+    leases.emitted(3, ["other"], 1, 2.0)
+    assert leases.due(3.0).acknowledge == ["1", "2"]
+    assert leases.forget_after(0) == ["1", "2", "other"] and len(leases) == 0
+
+
+def test_all_that_is_held_is_extended_every_third_of_a_lease():
+    leases = leased(2, lease=60.0)
+    assert leases.due(100.0).extend == ["1", "2"]
+    leases.emitted(3, ["3"], 1, 101.0)
+    assert leases.due(119.9).extend == []
+    assert leases.due(120.0).extend == ["1", "2", "3"]
+    assert leases.due(121.0).extend == []
+
+
+@given(st.lists(st.tuples(st.sampled_from(["emit", "finalize", "restore", "acknowledge"]), st.integers(0, 8)), max_size=30),
+       st.sampled_from([0.0, 3.0]))
+def test_whatever_happens_only_what_was_finalized_long_enough_ago_is_acknowledged_and_nothing_is_forgotten(steps, hold):
+    leases, number, covered, held = Leases(60.0, hold), 0, {}, {}
+    for now, (step, n) in enumerate(steps):
+        if step == "emit":
+            number += 1
+            held[number] = f"{number}@{now}"
+            leases.emitted(number, [held[number]], 1, now)
+        elif step == "finalize":
+            leases.finalized(n, now)
+            covered |= {held[k]: now for k in held if k <= n and held[k] not in covered}
+        elif step == "restore":
+            number = min(number, n)
+            assert leases.forget_after(number) == [held.pop(k) for k in sorted(held) if k > number]
+        else:
+            due = leases.due(now)
+            assert due.acknowledge == [i for i in held.values() if i in covered and now - covered[i] >= hold]
+            leases.acknowledged(due.through)
+            held = {k: i for k, i in held.items() if i not in due.acknowledge}
+        assert len(leases) == len(held)
+
+
+# --- Keeper --------------------------------------------------------------------------------------------------
+
+class Away(grpc.RpcError):
+    def code(self):
+        return grpc.StatusCode.UNAVAILABLE
+
+
+class Service:
+    """One subscription in memory: deadlines by the clock, redelivery when they pass, calls that fail when they shall."""
+
+    def __init__(self):
+        self.now = 1_000.0
+        self.called = threading.Condition()  # notified of every call
+        self.calls: Counter = Counter()
+        self.failing: dict[str, Exception] = {}
+        self.deadlines: dict[str, float] = {}  # by message: until when it is somebody's
+        self.sizes: dict[str, int] = {}
+        self.acknowledged: list[str] = []
+        self.given_back: list[str] = []
+
+    def publish(self, *names: str, size: int = 10) -> None:
+        with self.called:
+            self.sizes |= dict.fromkeys(names, size)
+            self.deadlines |= dict.fromkeys(names, 0.0)
+
+    def _called(self, call: str) -> None:
+        self.calls[call] += 1
+        self.called.notify_all()
+        if call in self.failing:
+            raise self.failing[call]
+
+    # what a Subscriber has
+
+    def pull(self, most: int, seconds: float) -> list:
+        with self.called:
+            self._called("pull")
+            ready = [name for name, until in self.deadlines.items() if until <= self.now][:most]
+            if not ready:
+                self.called.wait(0.002)  # as the service waits for messages before it answers that there are none
+            self.deadlines |= dict.fromkeys(ready, self.now + 60)
+            return [SimpleNamespace(ack_id=name, message=SimpleNamespace(data=bytes(self.sizes[name]))) for name in ready]
+
+    def acknowledge(self, ids: list[str]) -> None:
+        with self.called:
+            self._called("acknowledge")
+            self.acknowledged += ids
+            for name in ids:
+                self.deadlines.pop(name, None)
+
+    def extend(self, ids: list[str], seconds: int) -> None:
+        with self.called:
+            self._called("extend")
+            if seconds == 0:
+                self.given_back += ids
+            self.deadlines |= {name: self.now + seconds for name in ids if name in self.deadlines}
+
+    def permit(self) -> None:
+        with self.called:
+            self._called("permit")
+
+    def close(self) -> None:
+        pass
+
+    # what a test does
+
+    def until(self, holds) -> None:
+        """Waits until it holds, looking again at every call."""
+        with self.called:
+            assert self.called.wait_for(holds, 20), "it never came to hold"
+
+    def rounds(self, n: int = 2, of: str = "permit") -> None:
+        """Waits for so many more calls, so that whatever the keeper would do it has done."""
+        seen = self.calls[of]
+        self.until(lambda: self.calls[of] >= seen + n)
+
+
+@pytest.fixture
+def service(monkeypatch):
+    monkeypatch.setattr(keeper_module, "_TICK_SECONDS", 0.002)
+    monkeypatch.setattr(keeper_module, "_BACKOFF_SECONDS", (0.001, 0.004))
+    return Service()
+
+
+@pytest.fixture
+def keep(service):
+    """Keepers of the service, which end with the test."""
+    made = []
+
+    def make(**flow) -> Keeper:
+        made.append(Keeper(service, Flow(**{"threads": 1, "hold": 0.0, **flow}), service.permit, lambda: service.now))
+        return made[-1]
+
+    yield make
+    service.failing.clear()
+    for keeper in made:
+        keeper.close()
+    service.now += 10_000  # what they hold is nobody's by then
+    for thread in (thread for keeper in made for thread in keeper._threads):
+        thread.join(20)
+        assert not thread.is_alive()
+
+
+def hand_on(service: Service, keeper: Keeper, number: int) -> list[str]:
+    """What a reader does: takes what has been pulled and emits it as an element."""
+    taken = []
+    service.until(lambda: bool(taken.extend(keeper.take(1_000)) or taken))
+    ids = [m.ack_id for pulled in taken for m in pulled.messages]
+    keeper.leases.emitted(number, ids, sum(p.size for p in taken), taken[0].at)
+    return ids
+
+
+def test_a_keeper_pulls_and_acknowledges_what_was_finalized(service, keep):
+    keeper = keep()
+    service.publish("a", "b")
+    assert hand_on(service, keeper, 1) == ["a", "b"]
+    service.rounds()
+    assert service.acknowledged == []
+    keeper.finalized(1)
+    service.until(lambda: keeper.acknowledged == 2)
+    assert service.acknowledged == ["a", "b"] and service.deadlines == {} and len(keeper.leases) == 0
+
+
+def test_an_acknowledgement_is_held_by_the_clock(service, keep):
+    keeper = keep(hold=5.0)
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    keeper.finalized(1)
+    service.now += 4.9
+    service.rounds()
+    assert service.acknowledged == []
+    service.now += 0.2
+    service.until(lambda: service.acknowledged == ["a"])
+
+
+def test_an_outage_while_pulling_is_waited_out(service, keep):
+    service.failing["pull"] = Away()
+    keeper = keep()
+    service.publish("a")
+    service.until(lambda: keeper.outages >= 3)
+    assert keeper.take(10) == []
+    del service.failing["pull"]
+    assert hand_on(service, keeper, 1) == ["a"]
+
+
+def test_an_acknowledgement_that_fails_is_made_again(service, keep):
+    keeper = keep()
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    service.failing["acknowledge"] = Away()
+    keeper.finalized(1)
+    service.rounds(3, of="acknowledge")
+    assert len(keeper.leases) == 1 and keeper.acknowledged == 0 and keeper.outages >= 2
+    del service.failing["acknowledge"]
+    service.until(lambda: keeper.acknowledged == 1)
+    assert service.acknowledged == ["a"]
+
+
+def test_nothing_is_acknowledged_while_it_cannot_be_found_out_whether_it_may_be(service, keep):
+    service.failing["permit"] = SinkError("Bigtable is away")
+    keeper = keep()
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    keeper.finalized(1)
+    service.rounds(4)
+    assert service.calls["acknowledge"] == 0 and keeper.superseded is None
+    del service.failing["permit"]
+    service.until(lambda: service.acknowledged == ["a"])
+
+
+def test_a_keeper_of_a_generation_that_is_over_stops_and_acknowledges_nothing_more(service, keep):
+    keeper = keep()
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    service.failing["permit"] = Superseded("another has begun")
+    keeper.finalized(1)
+    for thread in keeper._threads:
+        thread.join(20)
+    assert str(keeper.superseded) == "another has begun" and keeper.closed
+    assert service.calls["acknowledge"] == 0
+
+
+def test_a_reader_is_idle_only_while_the_service_answers_and_nothing_is_waiting_or_held(service, keep):
+    service.failing["pull"] = Away()
+    keeper = keep()
+    service.now += 100
+    service.rounds(2, of="pull")
+    assert keeper.idle() == 0
+    del service.failing["pull"]
+    service.until(lambda: keeper._answers >= 1)
+    service.now += 10
+    assert keeper.idle() == 10
+    service.publish("a")
+    service.until(lambda: keeper.idle() == 0)
+    hand_on(service, keeper, 1)
+    service.now += 100
+    service.rounds(3, of="pull")
+    assert keeper.idle() == 0  # it is held
+    keeper.finalized(1)
+    service.until(lambda: len(keeper.leases) == 0 and keeper.idle() >= 100)
+
+
+def test_an_outage_ends_idleness_which_then_begins_anew(service, keep):
+    keeper = keep()
+    service.now += 100
+    service.until(lambda: keeper.idle() >= 100)
+    service.failing["pull"] = Away()
+    service.rounds(3, of="pull")
+    service.now += 500
+    assert keeper.idle() == 0
+    service.rounds(3, of="pull")
+    del service.failing["pull"]
+    service.until(lambda: keeper._answers >= 1)
+    assert keeper.idle() < 100  # what came meanwhile may not have been delivered yet
+
+
+def test_pulling_pauses_at_the_most_bytes_and_goes_on_when_they_are_acknowledged(service, keep):
+    keeper = keep(most_bytes=100)
+    service.publish("a", "b", size=60)
+    service.until(lambda: len(keeper._waiting) == 1)
+    service.publish("c")
+    pulls = service.calls["pull"]
+    service.rounds()
+    hand_on(service, keeper, 1)
+    service.rounds()
+    assert service.calls["pull"] <= pulls + 1  # one may have been under way
+    keeper.finalized(1)
+    assert hand_on(service, keeper, 2) == ["c"]
+
+
+def test_what_is_held_or_waits_is_extended_before_its_deadline(service, keep):
+    keeper = keep(lease=60.0)
+    service.publish("held")
+    hand_on(service, keeper, 1)
+    service.publish("waits")
+    service.until(lambda: len(keeper._waiting) == 1)
+    for _ in range(10):
+        service.now += 21
+        service.until(lambda: min(service.deadlines.values()) >= service.now + 59)
+    assert [m.ack_id for p in keeper.take(10) for m in p.messages] == ["waits"]  # and nothing was delivered again
+
+
+def test_a_keeper_that_closes_gives_back_what_was_not_emitted_and_acknowledges_what_a_mark_still_covers(service, keep):
+    keeper = keep()
+    service.publish("emitted")
+    hand_on(service, keeper, 1)
+    service.publish("waits")
+    service.until(lambda: len(keeper._waiting) == 1)
+    keeper.close()
+    service.until(lambda: service.given_back == ["waits"])
+    keeper.finalized(1)
+    service.until(lambda: service.acknowledged == ["emitted"])
+
+
+def test_a_closed_keeper_lets_go_of_what_no_mark_covers_when_its_lease_is_over(service, keep):
+    keeper = keep(lease=60.0)
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    keeper.close()
+    service.rounds()
+    assert keeper._threads[-1].is_alive()
+    service.now += 61
+    keeper._threads[-1].join(20)
+    assert not keeper._threads[-1].is_alive() and service.acknowledged == []
+
+
+def test_what_a_restored_mark_does_not_cover_is_delivered_again_at_once(service, keep):
+    keeper = keep()
+    service.publish("a")
+    hand_on(service, keeper, 1)
+    service.publish("b")
+    hand_on(service, keeper, 2)
+    keeper.give_back(1)
+    assert service.given_back == ["b"]
+    assert hand_on(service, keeper, 2) == ["b"]
+
+
+# --- Fence ---------------------------------------------------------------------------------------------------
+
+class Control:
+    """The control table of one job; ``away`` makes its next calls fail."""
+
+    def __init__(self, number: int | None = 1):
+        self.number, self.witnesses, self.states = number, set(), []
+        self.reads, self.away = 0, set()
+
+    def _there(self, call: str) -> None:
+        if call in self.away:
+            raise SinkError("Bigtable is away")
+
+    def generation(self, job):
+        self.reads += 1
+        self._there("generation")
+        return None if self.number is None else SimpleNamespace(number=self.number)
+
+    def witness(self, job, generation, reader):
+        self._there("witness")
+        self.witnesses.add((generation, reader))
+
+    def witnessed(self, job, generation, reader):
+        return (generation, reader) in self.witnesses
+
+    def set_state(self, job, generation, state):
+        self._there("set_state")
+        self.states.append(state)
+
+
+def fence(control: Control, clock: list[float], generation: int = 1, reader: int = 0) -> Fence:
+    return Fence(control, "job", generation, reader, lambda: clock[0])
+
+
+def test_a_reader_is_witnessed_before_it_may_acknowledge_and_known_by_it():
+    control, clock = Control(), [100.0]
+    first = fence(control, clock)
+    assert not first.has_acknowledged()
+    first.permit()
+    assert first.has_acknowledged() and fence(control, clock).has_acknowledged()
+    assert not fence(control, clock, reader=1).has_acknowledged()
+    assert not fence(control, clock, generation=2).has_acknowledged()
+
+
+def test_a_fence_asks_once_a_beat_and_leaves_its_own():
+    control, clock = Control(), [100.0]
+    it = fence(control, clock)
+    for clock[0] in (100.0, 101.0, 100.0 + BEAT - 0.1):
+        it.permit()
+    assert control.reads == 1
+    clock[0] = 100.0 + BEAT
+    it.permit()
+    assert control.reads == 2 and len(control.states) == 2 and all(heard(state) for state in control.states)
+
+
+@pytest.mark.parametrize("number", [None, 2])
+def test_a_generation_that_is_not_the_last_may_not(number):
+    control, clock = Control(), [100.0]
+    it = fence(control, clock)
+    it.permit()
+    control.number = number
+    it.permit()  # within the beat it does not know
+    clock[0] += BEAT
+    with pytest.raises(Superseded):
+        it.permit()
+
+
+@pytest.mark.parametrize("call", ["generation", "witness", "set_state"])
+def test_what_cannot_be_found_out_or_noted_is_no_permit_and_is_tried_again(call):
+    control, clock = Control(), [100.0]
+    it = fence(control, clock)
+    control.away = {call}
+    for _ in range(2):
+        with pytest.raises(SinkError):
+            it.permit()
+    control.away = set()
+    it.permit()
+    assert it.has_acknowledged()
+
+
+def test_a_generation_says_when_it_was_alive_and_no_more_when_it_has_ended():
+    assert heard(running(1234.0)) == 1234.0
+    assert heard("ended") is heard("failed") is heard("") is None
+
+
+# --- Archive -------------------------------------------------------------------------------------------------
+
+def kept(directory, start=None, stop=None) -> list[list[Message]]:
+    """The archive's messages by hour."""
+    return [[m for path in paths for m in archive.read(path)] for paths in archive.files(str(directory), start, stop)]
+
+
+def test_messages_come_out_of_the_archive_as_they_went_in(tmp_path):
+    log = [Message("1", PUBLISHED, {"a": "é", "googclient_schemaname": "s"}, bytes(range(256))), Message("x-2", PUBLISHED + 1, {}, b"")]
+    archive.write(str(tmp_path), "sub", log)
+    assert kept(tmp_path) == [log]
+
+
+def test_messages_are_kept_by_hour_of_publication_across_midnight(tmp_path):
+    hours = [START + k * HOUR for k in range(4)]  # from 22:00
+    log = [Message(str(k), hour + k, {}, b"x") for k, hour in enumerate(hours)]
+    archive.write(str(tmp_path), "sub", log[::-1])
+    assert kept(tmp_path) == [[m] for m in log]
+    assert kept(tmp_path, hours[1], hours[3]) == [[m] for m in log[1:3]]
+    assert kept(tmp_path, hours[1] + HOUR - 1, None) == [[m] for m in log[1:]]  # the hour that it lies in
+    assert kept(tmp_path, hours[1] + HOUR, hours[2] + 1) == [[log[2]]]
+    assert kept(tmp_path, None, hours[0]) == []
+
+
+def test_a_file_that_is_half_written_is_not_read(tmp_path):
+    archive.write(str(tmp_path), "sub", [message(b"x")])
+    [[path]] = archive.files(str(tmp_path), None, None)
+    with open(path, "rb") as there, open(path.replace(".avro", "0.part"), "wb") as half:
+        half.write(there.read()[:50])
+    assert kept(tmp_path) == [[message(b"x")]]
+
+
+def test_a_message_that_came_twice_is_kept_twice_in_one_hour(tmp_path):
+    archive.write(str(tmp_path), "sub", [message(b"x")])
+    archive.write(str(tmp_path), "sub", [message(b"x"), message(b"y", 2)])
+    [hour] = kept(tmp_path)
+    assert sorted(m.id for m in hour) == ["1", "1", "2"]
+
+
+def test_an_archive_that_is_not_there_yet_is_empty(tmp_path):
+    assert archive.files(str(tmp_path / "none"), None, None) == []
+
+
+def test_a_file_as_a_cloud_storage_subscription_writes_it_is_read(tmp_path):
+    place = tmp_path / "2024-05-06" / "10"
+    place.mkdir(parents=True)
+    with (place / "30_00Z_abc_xyz.avro").open("wb") as file:
+        fastavro.writer(file, {
+            "type": "record", "name": "PubsubMessage", "fields": [
+                {"name": "subscription_name", "type": "string"}, {"name": "message_id", "type": "string"},
+                {"name": "publish_time", "type": {"type": "long", "logicalType": "timestamp-micros"}},
+                {"name": "attributes", "type": {"type": "map", "values": "string"}}, {"name": "data", "type": "bytes"}],
+        }, [{"subscription_name": "s", "message_id": "9", "publish_time": PUBLISHED + 1, "attributes": {"k": "v"}, "data": b"z"}])
+    assert kept(tmp_path, T, T + HOUR) == [[Message("9", PUBLISHED + 1, {"k": "v"}, b"z")]]
+
+
+# --- Rejects -------------------------------------------------------------------------------------------------
+
+def firsts(keyed: Keyed, ids: list[str], received: int | list[int]) -> list[bool]:
+    first = keyed.machine.absorb(ids, np.broadcast_to(np.array(received, np.int64), len(ids)).copy())
+    keyed.commit()
+    return first.tolist()
+
+
+def advance(keyed: Keyed, watermark: int) -> None:
+    keyed.machine.advance(watermark)
+    keyed.commit()
+
+
+def test_a_reject_is_new_once_however_often_it_comes():
+    keyed = Keyed(RejectsShard)
+    assert firsts(keyed, ["a", "b", "a"], T) == [True, True, False]
+    assert firsts(keyed, ["b", "c"], T + DAY) == [False, True]
+    keyed.lose()
+    assert firsts(keyed, ["a", "b", "c", "d"], T) == [False, False, False, True]
+
+
+def test_a_reject_is_remembered_for_as_long_as_it_may_be_delivered_again_and_no_longer():
+    keyed = Keyed(RejectsShard)
+    firsts(keyed, ["a"], T)
+    due = keyed.machine.next_due()
+    assert due > T + REDELIVERY - DAY
+    advance(keyed, due - 1)
+    assert firsts(keyed, ["a"], T) == [False]
+    advance(keyed, due)
+    assert len(keyed.machine) == 0 and keyed.machine.next_due() is None and keyed.log_bytes() == 0
+    assert firsts(keyed, ["a"], due) == [True]
+
+
+def test_a_bucket_that_shares_its_slot_with_one_that_expired_stays():
+    keyed = Keyed(RejectsShard)
+    width = keyed.machine.buckets.width
+    firsts(keyed, ["old", "ahead"], [T, T + SLOTS * width])
+    advance(keyed, keyed.machine.next_due())
+    for _ in range(2):
+        assert len(keyed.machine) == 1
+        keyed.lose()
+    assert firsts(keyed, ["ahead", "old"], [T + SLOTS * width, T]) == [False, True]
+
+
+@given(st.lists(st.one_of(
+    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), min_size=1, max_size=5), st.integers(0, 45)), max_size=12))
+@QUICK
+def test_a_machine_restored_at_any_step_goes_on_as_the_uninterrupted_one(steps):
+    one, other = Keyed(RejectsShard), Keyed(RejectsShard)
+    for step in steps:
+        if isinstance(step, int):
+            advance(one, step * DAY)
+            advance(other, step * DAY)
+        else:
+            ids, days = zip(*step)
+            received = [day * DAY for day in days]
+            assert firsts(one, list(ids), received) == firsts(other, list(ids), received)
+        other.lose()
+        assert len(one.machine) == len(other.machine) and one.machine.next_due() == other.machine.next_due()
+
+
+# --- Stored rows ---------------------------------------------------------------------------------------------
+
+def totals_of(table: str) -> Keyed:
+    of = TOTALS[table]
+    return Keyed(lambda: TotalsShard(len(of.texts), len(of.values), 10 * MINUTE, 92 * DAY))
+
+
+def stored_form(table: str, keyed: Keyed, tick: int = 1) -> tuple[Deltas, np.ndarray]:
+    """The rows that a machine has made as they come back from the warehouse."""
+    return stored.of_rows(TOTALS[table], of_revisions(TOTALS[table], keyed.machine.flush(tick), 1, "rules", T))
+
+
+def keys_of(keyed: Keyed) -> set[tuple[int, int]]:
+    rows = keyed.machine.rows[: keyed.machine.keys.rows]
+    return set(zip(rows["hi"].tolist(), rows["lo"].tolist()))
+
+
+@given(st.lists(events(st.just(START)), min_size=1, max_size=8), st.sampled_from(["adv-1", "é\U0001f600", "a\x00b", "test"]))
+@QUICK
+def test_stored_rows_have_the_keys_that_the_machines_gave_them(log, advertiser):
+    log = [{**event, "advertiser_id": advertiser} for event in log]
+    [(_, intake)] = taken([Message("1", START + 10 * DAY, {}, container(log))])
+    delivery = JoinShard(Counting()).absorb(intake.batch).delivery
+    ledger = {"ledger": Deltas.tally("ledger", {(None, ON_TIME, "é", None, "undecodable"): (1,), (START, ON_TIME, "s", "click", "counted"): (2,)})}
+    for table, deltas in {"delivery": delivery, "ledger": None, **intake.tallies, **ledger}.items():
+        if deltas is None:
+            continue
+        keyed = totals_of(table)
+        keyed.machine.absorb(dataclasses.replace(deltas, because=np.zeros_like(deltas.because)))
+        made, counts = keys_of(keyed), keyed.machine.rows["totals"].sum(axis=0).tolist()
+        rows, closed = stored_form(table, keyed)
+        assert set(map(tuple, rows.keys.tolist())) == made
+        assert rows.counts.sum(axis=0).tolist() == counts
+        assert not closed.any() if TOTALS[table].stated else closed.all()
+        again = totals_of(table)
+        again.machine.absorb(rows)
+        assert shown(again.machine.flush(1)) == shown_rows(rows)
+
+
+def shown_rows(rows: Deltas) -> dict[tuple, tuple]:
+    return {
+        (int(hour), *(None if c < 0 else rows.labels[c] for c in codes)): tuple(counts)
+        for hour, codes, counts in zip(rows.hours, rows.codes.tolist(), rows.counts.tolist())
+    }
+
+
+def shown(revisions) -> dict[tuple, tuple]:
+    """Counts by hour and texts."""
+    return {
+        (int(hour), *(None if c < 0 else revisions.labels[c] for c in codes)): tuple(counts)
+        for hour, codes, counts in zip(revisions.hours, revisions.codes.tolist(), revisions.counts.tolist())
+    }
+
+
+@pytest.mark.parametrize("table", TOTALS)
+def test_a_table_without_rows_has_none_stored(table):
+    rows, closed = stored.of_rows(TOTALS[table], schema(TOTALS[table]).empty_table())
+    assert len(rows) == len(closed) == 0
+    keyed = totals_of(table)
+    keyed.machine.rebuilt(rows, closed, NO_WATERMARK)
+    assert keyed.machine.flush(1) is None
+
+
+# --- Rebuilding ----------------------------------------------------------------------------------------------
+
+def ledger(counted: dict[tuple[int | None, str], int], because: int = ON_TIME) -> Deltas:
+    """Changes of ledger rows, by hour and source."""
+    changes = {(hour, because, source, "click", "counted"): (n,) for (hour, source), n in (counted or {A: 0}).items()}
+    return Deltas.tally("ledger", changes).take(np.arange(len(counted)))
+
+
+def rebuilt(made: dict, was: dict, closed: bool = True, publish_from: int = NO_WATERMARK, held: dict | None = None) -> Keyed:
+    """A machine that made rows of the archive (``held``: late by its own watermark) and met the stored ones."""
+    keyed = totals_of("ledger")
+    for deltas in (ledger(made), ledger(held or {}, LATE)):
+        keyed.machine.absorb(deltas)
+    keyed.machine.rebuilt(ledger(was), np.full(len(was), closed), publish_from)
+    keyed.commit()
+    return keyed
+
+
+def published(keyed: Keyed, watermark: int | None = None, tick: int = 1) -> list[tuple]:
+    """(source, events, status, because) of what is published, at once or by the time that the watermark is there."""
+    found = [keyed.machine.flush(tick)] if watermark is None else keyed.machine.advance(watermark, tick)
+    keyed.commit()
+    return sorted(
+        (r.labels[codes[0]], int(n), int(status), BECAUSE[why]) for r in found if r is not None
+        for codes, (n,), status, why in zip(r.codes.tolist(), r.counts.tolist(), r.status, r.because)
+    )
+
+
+A, B = (T, "a"), (T, "b")
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_row_that_stands_as_it_was_is_not_published_again(lost):
+    keyed = rebuilt({A: 3}, {A: 3})
+    if lost:
+        keyed.lose()
+    assert published(keyed) == [] and published(keyed, CLOSE) == []
+    keyed.machine.absorb(ledger({A: 1}, LATE))
+    assert published(keyed) == [("a", 4, RESTATED, "late")]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("watermark", [None, CLOSE])
+def test_a_row_that_differs_is_restated_because_of_the_rebuild(lost, watermark):
+    keyed = rebuilt({A: 4, B: 1}, {A: 3})
+    if lost:
+        keyed.lose()
+    status = PROVISIONAL if watermark is None else FINAL
+    assert published(keyed, watermark) == [("a", 4, RESTATED, "rebuild"), ("b", 1, status, "")]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_stored_row_that_is_not_made_again_becomes_zero(lost):
+    keyed = rebuilt({A: 3}, {A: 3, B: 2})
+    if lost:
+        keyed.lose()
+    assert published(keyed) == [("b", 0, RESTATED, "rebuild")]
+
+
+def test_a_provisional_row_goes_on_to_its_close():
+    keyed = rebuilt({A: 3, B: 4}, {A: 3, B: 3}, closed=False)
+    assert ("b", 4, PROVISIONAL, "") in published(keyed)
+    assert published(keyed, CLOSE) == [("a", 3, FINAL, ""), ("b", 4, FINAL, "")]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_rows_before_the_rebuilt_hours_begin_at_what_is_stored(lost):
+    keyed = rebuilt({A: 3}, {(T - HOUR, "a"): 9, (None, "a"): 5, A: 3}, publish_from=T)
+    if lost:
+        keyed.lose()
+    assert published(keyed, CLOSE) == []
+    keyed.machine.absorb(ledger({(T - HOUR, "a"): 1, (None, "a"): 1}, LATE))
+    assert [row[:2] for row in published(keyed)] == [("a", 6), ("a", 10)]
+
+
+def test_what_came_late_is_part_of_a_closed_stored_row():
+    keyed = rebuilt({A: 3}, {A: 5}, held={A: 2})
+    assert published(keyed) == [] and published(keyed, CLOSE) == []
+
+
+def test_what_this_generation_takes_for_late_is_not_missing_from_a_row_that_was_published_as_on_time():
+    keyed = rebuilt({A: 3}, {A: 5}, closed=False, held={A: 2})
+    assert all(events >= 5 for _, events, *_ in published(keyed) + published(keyed, CLOSE))
+
+
+ROWS = st.tuples(st.sampled_from([None, T, T + HOUR, T + 2 * HOUR]), st.sampled_from("abc"))
+
+
+@given(st.dictionaries(ROWS, st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.data(),
+       st.sampled_from([NO_WATERMARK, T + HOUR]))
+@QUICK
+def test_no_revision_of_a_row_is_lower_than_the_stored_one_if_the_log_holds_as_much(log, data, publish_from):
+    """``log``: of each row what was on time and what was late, as this generation read it."""
+    log = {key: (on_time, late if key[0] else 0) for key, (on_time, late) in log.items()}  # without an hour none is late
+    keyed = totals_of("ledger")
+    before = [key for key in log if (NO_HOUR if key[0] is None else key[0]) < publish_from]
+    for because, part in ((ON_TIME, 0), (LATE, 1)):
+        # What the archive holds of rows that are not rebuilt is kept out (measurement/transforms/totals.py).
+        counts = {key: n[part] for key, n in log.items() if n[part] and key not in before}
+        keyed.machine.absorb(ledger(counts, because))
+    was = {key: data.draw(st.integers(0, sum(n))) for key, n in log.items() if data.draw(st.booleans())}
+    closed = np.array([data.draw(st.booleans()) for _ in was], bool)
+    keyed.machine.rebuilt(ledger(was), closed, publish_from)
+    keyed.commit()
+    found = []
+    for tick, watermark in enumerate([None, T, CLOSE, None, CLOSE + HOUR, CLOSE + 3 * HOUR, None, END]):
+        if data.draw(st.booleans()):
+            keyed.lose()
+        found += filter(None, [keyed.machine.flush(tick)] if watermark is None else keyed.machine.advance(watermark, tick))
+        keyed.commit()
+    for revisions in found:
+        for (hour, source, *_), (n,) in shown(revisions).items():
+            assert n >= was.get((None if hour == NO_HOUR else hour, source), 0)
+    last = {}
+    for revisions in found:
+        last |= shown(revisions)
+    for (hour, source), n in log.items():
+        made = was.get((hour, source), 0) if (hour, source) in before else sum(n)
+        assert last.get((NO_HOUR if hour is None else hour, source, "click", "counted"), (was.get((hour, source), 0),)) == (made,)
