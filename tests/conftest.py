@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from emulator_fixtures import bigquery, bigtable, pubsub  # noqa: F401 (fixtures)
 from measurement.local.prism import find_prism
 
 # The same examples on every machine and no time limit on a busy one; a failure prints how to run it again.

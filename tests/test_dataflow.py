@@ -9,9 +9,8 @@ from unittest import mock
 
 import apache_beam as beam
 import pytest
-from apache_beam.io.gcp.gcsio import GcsIO
 from apache_beam.io.localfilesystem import LocalFileSystem
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
 from apache_beam.portability import common_urns
 from apache_beam.portability.api import beam_runner_api_pb2 as api
 from apache_beam.runners.dataflow.internal import apiclient
@@ -187,11 +186,12 @@ def described(tmp_path: Path, run: str = "1-x", generation: int = 1, rules: Poli
     flags = [flag for flag in SERVICE if not flag.startswith("--template_location")]
     by = engine("dataflow", ["--no_save_main_session", *flags, "--no_auth", f"--template_location={tmp_path}/job.json"], print)
     source = PubSubSource(run, generation, SUBSCRIPTION, INSTANCE, Endpoints(), rules)
-    p = beam.Pipeline(options=PipelineOptions(by.flags))
-    stream(p, source, RunConfig(run, generation, 0, rules), Endpoints(), DATASET, INSTANCE, by.read_seconds)
     with (mock.patch.object(apiclient.DataflowApplicationClient, "stage_file", stage),
-          mock.patch.object(GcsIO, "is_soft_delete_enabled", return_value=False),
+          mock.patch.object(apiclient, "create_storage_client"),
+          mock.patch.object(GoogleCloudOptions, "_warn_if_soft_delete_policy_enabled"),  # asks the bucket
           mock.patch("socket.getaddrinfo", side_effect=AssertionError("something was to be reached"))):
+        p = beam.Pipeline(options=PipelineOptions(by.flags))
+        stream(p, source, RunConfig(run, generation, 0, rules), Endpoints(), DATASET, INSTANCE, by.read_seconds)
         result = p.run()
     assert not result.has_job  # a template's job is submitted by the service
     return staged
