@@ -19,7 +19,7 @@ from apache_beam.io.filesystems import FileSystems
 from measurement import cli
 
 # The options of `measurement run` that a template has, as metadata.json names them; all others are not for the cloud.
-PARAMETERS = ("subscription", "bigtable", "bigquery", "policy", "schemas", "resume", "readers", "idle_seconds", "lease_seconds")
+PARAMETERS = ("subscription", "bigtable", "bigquery", "policy", "schemas", "resume", "readers", "idle_seconds")
 _FILES = {"policy": "", "schemas": "/*.avsc"}  # what is fetched: a file, the files of a directory
 
 

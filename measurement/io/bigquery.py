@@ -22,7 +22,7 @@ from google.cloud.bigquery_storage_v1.services.big_query_write.transports import
 from google.cloud.bigquery_storage_v1.types import AppendRowsRequest, AppendRowsResponse, StorageError, WriteStream
 from grpc import StatusCode
 
-from measurement.io.bigquery_rows import PART_BYTES, descriptor, parts, serialized
+from measurement.io.bigquery_rows import PART_BYTES, cut_payloads, descriptor, parts, serialized
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
 from measurement.io.turns import turn
@@ -248,7 +248,8 @@ class WriteBigQuery(beam.DoFn):
 
     def process(self, element):
         name, stream = element
-        self._held.setdefault(name, []).append(pa.ipc.open_stream(stream).read_all())
+        rows = pa.ipc.open_stream(stream).read_all()
+        self._held.setdefault(name, []).append(cut_payloads(rows) if name == "rejects" else rows)
         self._size += len(stream)
         if self._size >= PART_BYTES:
             self._append()

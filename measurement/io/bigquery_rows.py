@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from functools import cache
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from measurement.model.sql import NUMERIC
@@ -20,6 +21,7 @@ _KINDS = {STRING: _FIELD.TYPE_STRING, TIMESTAMP: _FIELD.TYPE_INT64, INT64: _FIEL
 # What a request may hold. The service takes 10 MB, its emulator 4 MiB with what is around the rows, and a row alone may be
 # larger than a part.
 PART_BYTES, ROW_BYTES = 3_000_000, 9_000_000
+PAYLOAD_BYTES = 2_000_000  # of a reject; a message may have 10 MB, and a row that no request takes would stop the job for good
 
 
 @cache
@@ -47,6 +49,19 @@ def serialized(name: str, rows: pa.Table) -> list[bytes]:
     row, names = message(name), [c.name for c in TABLES[name].columns]
     columns = [_plain(rows[n]).to_pylist() for n in names]
     return [row(**dict(zip(names, values))).SerializeToString() for values in zip(*columns)]
+
+
+def cut_payloads(rejects: pa.Table) -> pa.Table:
+    """Rows of ``rejects`` whose payload a request takes: a longer one is cut, and the detail says so."""
+    lengths = pc.binary_length(rejects["payload"])
+    if not (longest := pc.max(lengths).as_py()) or longest <= PAYLOAD_BYTES:
+        return rejects
+    said = [detail if n <= PAYLOAD_BYTES else f"{detail}; payload cut from {n:,} bytes, whole in the archive"
+            for detail, n in zip(rejects["detail"].to_pylist(), lengths.to_pylist())]
+    payloads = pa.array([p[:PAYLOAD_BYTES] for p in rejects["payload"].to_pylist()], pa.binary())
+    at = rejects.schema.get_field_index
+    return rejects.set_column(at("payload"), rejects.schema.field("payload"), payloads).set_column(
+        at("detail"), rejects.schema.field("detail"), pa.array(said, pa.string()))
 
 
 def parts(rows: list[bytes]) -> Iterator[list[bytes]]:

@@ -7,7 +7,7 @@ update, the bytes must be read by whatever version comes next, or be refused by 
 import numpy as np
 import orjson
 import pyarrow as pa
-from apache_beam.coders import Coder, registry
+from apache_beam.coders import Coder
 
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import Deltas
@@ -57,6 +57,3 @@ def _decoded(encoded: memoryview) -> list[dict]:
     for name in _TIMES:  # as numbers, since datetime knows fewer years and less precision
         rejects = rejects.set_column(rejects.schema.get_field_index(name), name, rejects[name].cast(pa.int64()))
     return rejects.to_pylist()
-
-
-registry.register_coder(Intake, IntakeCoder)

@@ -2,7 +2,8 @@
 
 A message is acknowledged when a checkpoint surely covers it. An engine finalizes a mark when the bundle behind it is
 committed; Flink, on a completed checkpoint, finalizes bundles finished after its snapshot as well. So a finalized mark is
-held for ``hold`` seconds more, two checkpoint intervals on such an engine, nothing where a commit is durable by itself.
+held until one is finalized ``hold`` seconds later, by a later checkpoint's completion: two checkpoint intervals on such an
+engine, nothing where a commit is durable by itself. The clock alone would not do: none completes while a sink is away.
 Until then deadlines are extended. What no restored state covers is given back at once, and whatever a dead process held
 is delivered again when its deadline has passed: both are harmless, since events are deduplicated.
 """
@@ -39,6 +40,7 @@ class Leases:
         self._lock = threading.Lock()
         self._held: OrderedDict[int, Held] = OrderedDict()  # by element's number, rising
         self._extended = 0.0
+        self._finalized = 0.0  # when the last mark was
 
     def emitted(self, number: int, ids: list[str], size: int, pulled: float) -> None:
         """An element with these messages was handed on; numbers rise by one."""
@@ -48,6 +50,7 @@ class Leases:
     def finalized(self, number: int, now: float) -> None:
         """A mark behind element ``number`` was finalized, and with it all before."""
         with self._lock:
+            self._finalized = now
             for at, held in self._held.items():
                 if at > number:
                     break
@@ -65,7 +68,7 @@ class Leases:
         due = Due()
         with self._lock:
             for number, held in self._held.items():
-                if held.finalized is None or now - held.finalized < self.hold:
+                if held.finalized is None or self._finalized - held.finalized < self.hold:
                     break
                 due.acknowledge += held.ids
                 due.through = number
