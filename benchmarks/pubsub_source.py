@@ -87,6 +87,8 @@ def our_source(endpoints: Endpoints, subscription: str, messages: int) -> None:
         if not has:
             pause.wait(0.005)
         has = reader.advance()
+    while keepers.find((subscription, 0)).acknowledged < messages:
+        pause.wait(0.005)
     keepers.drain(subscription, 10)
 
 
@@ -139,6 +141,7 @@ def whole_job(logs: Path, batch: int) -> Figures:
             env=environment, stdout=subprocess.PIPE, text=True)
         first = last = None
         for line in job.stdout:
+            print(round(time.perf_counter(),1), line.rstrip(), round(_cpu(job),1), flush=True)
             if found := re.match(r"([\d,]+) events read.* lag (\d[\d,]*) events", line):
                 now = time.perf_counter(), _cpu(job), int(found[1].replace(",", ""))
                 first = first or now

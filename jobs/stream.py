@@ -21,6 +21,9 @@ def stream(p: beam.Pipeline, source: PubSubSource, config: RunConfig, endpoints:
         p
         | "Read" >> ReadFromUnboundedSource(source, _POLL_SECONDS, _ELEMENTS_A_BUNDLE, read_seconds)
         | "Delivery" >> Delivery(config)
+        # A sink waits for its service; the totals' keys must not wait with it. And what a sink is to write again after a
+        # failure is then what it was to write before.
+        | "Apart" >> beam.Reshuffle()
     )
     rows | "BigQuery" >> beam.ParDo(WriteBigQuery(endpoints, dataset))
     rows | "Bigtable" >> beam.ParDo(WriteBigtable(endpoints, instance))

@@ -1,4 +1,4 @@
-"""The parts that a subscription is read with, each by itself: messages, leases, keeper, fence, archive, rejects, rebuilding."""
+"""What a subscription is read with, each part by itself: messages, leases, keeper, fence, archive, rejects, rebuilding."""
 
 import dataclasses
 import io
@@ -22,7 +22,7 @@ from measurement.columnar.deltas import BECAUSE, LATE, NO_HOUR, ON_TIME, Deltas
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.io import archive
 from measurement.io.framing import READER_SCHEMA
-from measurement.io.publication import of_revisions, schema
+from measurement.io.publication import REJECTED, of_revisions, schema
 from measurement.io.pubsub import keeper as keeper_module
 from measurement.io.pubsub.fence import BEAT, Fence, heard, running
 from measurement.io.pubsub.keeper import Flow, Keeper, Superseded
@@ -38,6 +38,9 @@ from measurement.state.join import JoinShard
 from measurement.state.rejects import REDELIVERY, RejectsShard
 from measurement.state.ring import SLOTS
 from measurement.state.totals import FINAL, PROVISIONAL, RESTATED, TotalsShard
+from measurement.transforms.config import RunConfig
+from measurement.transforms.distribute import ROWS, TALLIES, now_micros, rejects_by_shard
+from measurement.transforms.rejects import Rejects
 from oracle import DAY, HOUR, MINUTE, PLAIN_SCHEMA, TYPES
 from strategies import START, encode_avro, encode_json, events
 from test_oracle import T, click, conversion, impression
@@ -98,8 +101,9 @@ def taken(messages: list[Message], of: Schemas | None = None) -> list[tuple[Mess
     """The messages as measurement/io/pubsub/source.py takes them in."""
     watermark, out = FileWatermark(10_000_000), []
     for frame in frames(messages, of or schemas()):
-        origin = Origin("sub", np.array(frame.positions, np.int64), frame.encoding, frame.schema.id if frame.schema else None,
-                        np.array(frame.clocks, np.int64))
+        schema_id = frame.schema.id if frame.schema else None
+        positions, clocks = np.array(frame.positions, np.int64), np.array(frame.clocks, np.int64)
+        origin = Origin("sub", positions, frame.encoding, schema_id, clocks)
         edge = {hour: tuple(counts) for hour, counts in frame.edge.items()}
         out.append((frame, take_in(frame.decoded(), origin, edge, Policy(), watermark, END, is_robot)))
     return out
@@ -290,9 +294,19 @@ def test_nothing_is_acknowledged_before_it_is_finalized_and_the_hold_is_over():
     leases = leased(3, hold=5.0)
     assert leases.due(1_000.0).acknowledge == []
     leases.finalized(2, 1_000.0)
+    leases.finalized(2, 1_004.9)
     assert leases.due(1_004.9).acknowledge == []
+    leases.finalized(2, 1_005.0)
     assert leases.due(1_005.0).acknowledge == ["1", "2"]
     assert leases.due(2_000.0).through == 2
+
+
+def test_time_alone_acknowledges_nothing_since_no_checkpoint_need_have_been_completed_in_it():
+    leases = leased(1, hold=5.0)
+    leases.finalized(1, 1_000.0)
+    assert leases.due(9_000.0).acknowledge == []
+    leases.finalized(0, 9_000.0)  # of another bundle, by a later checkpoint
+    assert leases.due(9_000.0).acknowledge == ["1"]
 
 
 def test_finalizations_come_in_any_order_and_again_and_the_first_counts():
@@ -301,7 +315,9 @@ def test_finalizations_come_in_any_order_and_again_and_the_first_counts():
     leases.finalized(1, 103.0)
     leases.finalized(3, 104.0)
     leases.finalized(4, 104.0)
+    leases.finalized(2, 105.0)
     assert leases.due(105.0).acknowledge == ["1", "2", "3"]
+    leases.finalized(2, 109.0)
     assert leases.due(109.0).acknowledge == ["1", "2", "3", "4"]
 
 
@@ -345,7 +361,7 @@ def test_all_that_is_held_is_extended_every_third_of_a_lease():
 @given(st.lists(st.tuples(st.sampled_from(["emit", "finalize", "restore", "acknowledge"]), st.integers(0, 8)), max_size=30),
        st.sampled_from([0.0, 3.0]))
 def test_whatever_happens_only_what_was_finalized_long_enough_ago_is_acknowledged_and_nothing_is_forgotten(steps, hold):
-    leases, number, covered, held = Leases(60.0, hold), 0, {}, {}
+    leases, number, last, covered, held = Leases(60.0, hold), 0, 0, {}, {}
     for now, (step, n) in enumerate(steps):
         if step == "emit":
             number += 1
@@ -353,13 +369,14 @@ def test_whatever_happens_only_what_was_finalized_long_enough_ago_is_acknowledge
             leases.emitted(number, [held[number]], 1, now)
         elif step == "finalize":
             leases.finalized(n, now)
+            last = now
             covered |= {held[k]: now for k in held if k <= n and held[k] not in covered}
         elif step == "restore":
             number = min(number, n)
             assert leases.forget_after(number) == [held.pop(k) for k in sorted(held) if k > number]
         else:
             due = leases.due(now)
-            assert due.acknowledge == [i for i in held.values() if i in covered and now - covered[i] >= hold]
+            assert due.acknowledge == [i for i in held.values() if i in covered and last - covered[i] >= hold]
             leases.acknowledged(due.through)
             held = {k: i for k, i in held.items() if i not in due.acknowledge}
         assert len(leases) == len(held)
@@ -421,7 +438,7 @@ class Service:
                 self.given_back += ids
             self.deadlines |= {name: self.now + seconds for name in ids if name in self.deadlines}
 
-    def permit(self) -> None:
+    def permit(self, acknowledging: bool = True) -> None:
         with self.called:
             self._called("permit")
 
@@ -493,9 +510,11 @@ def test_an_acknowledgement_is_held_by_the_clock(service, keep):
     hand_on(service, keeper, 1)
     keeper.finalized(1)
     service.now += 4.9
+    keeper.finalized(1)
     service.rounds()
     assert service.acknowledged == []
     service.now += 0.2
+    keeper.finalized(1)
     service.until(lambda: service.acknowledged == ["a"])
 
 
@@ -559,11 +578,11 @@ def test_a_reader_is_idle_only_while_the_service_answers_and_nothing_is_waiting_
     service.publish("a")
     service.until(lambda: keeper.idle() == 0)
     hand_on(service, keeper, 1)
-    service.now += 100
+    service.now += 30
     service.rounds(3, of="pull")
     assert keeper.idle() == 0  # it is held
     keeper.finalized(1)
-    service.until(lambda: len(keeper.leases) == 0 and keeper.idle() >= 100)
+    service.until(lambda: len(keeper.leases) == 0 and keeper.idle() >= 30)
 
 
 def test_an_outage_ends_idleness_which_then_begins_anew(service, keep):
@@ -734,7 +753,8 @@ def kept(directory, start=None, stop=None) -> list[list[Message]]:
 
 
 def test_messages_come_out_of_the_archive_as_they_went_in(tmp_path):
-    log = [Message("1", PUBLISHED, {"a": "é", "googclient_schemaname": "s"}, bytes(range(256))), Message("x-2", PUBLISHED + 1, {}, b"")]
+    log = [Message("1", PUBLISHED, {"a": "é", "googclient_schemaname": "s"}, bytes(range(256))),
+           Message("x-2", PUBLISHED + 1, {}, b"")]
     archive.write(str(tmp_path), "sub", log)
     assert kept(tmp_path) == [log]
 
@@ -778,7 +798,8 @@ def test_a_file_as_a_cloud_storage_subscription_writes_it_is_read(tmp_path):
                 {"name": "subscription_name", "type": "string"}, {"name": "message_id", "type": "string"},
                 {"name": "publish_time", "type": {"type": "long", "logicalType": "timestamp-micros"}},
                 {"name": "attributes", "type": {"type": "map", "values": "string"}}, {"name": "data", "type": "bytes"}],
-        }, [{"subscription_name": "s", "message_id": "9", "publish_time": PUBLISHED + 1, "attributes": {"k": "v"}, "data": b"z"}])
+        }, [{"subscription_name": "s", "message_id": "9", "publish_time": PUBLISHED + 1, "attributes": {"k": "v"},
+             "data": b"z"}])
     assert kept(tmp_path, T, T + HOUR) == [[Message("9", PUBLISHED + 1, {"k": "v"}, b"z")]]
 
 
@@ -826,8 +847,24 @@ def test_a_bucket_that_shares_its_slot_with_one_that_expired_stays():
     assert firsts(keyed, ["ahead", "old"], [T + SLOTS * width, T]) == [False, True]
 
 
-@given(st.lists(st.one_of(
-    st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), min_size=1, max_size=5), st.integers(0, 45)), max_size=12))
+def test_a_reject_that_states_an_old_receipt_is_remembered_as_long_as_any_other():
+    config = RunConfig("run", 1, 0)
+    stage, keyed = Rejects(config), Keyed(RejectsShard)
+    now = now_micros()
+    stated = {**dict.fromkeys(REJECTED.names), "reject_id": "sub@1", "reason": "future", "payload": b"", "encoding": "json",
+              "source": "sub", "source_position": "1", "received_at": now - 30 * DAY, "ledger_source": "sub", "late": False}
+    [(_, rows)] = rejects_by_shard([stated], config)
+    tags = []
+    for _ in range(2):
+        tags += [output.tag for output in stage.absorb("0", keyed.machine, rows)]
+        keyed.machine.advance(now)
+    assert tags == [ROWS, TALLIES]
+
+
+REFUSED = st.lists(st.tuples(st.sampled_from("abcdef"), st.integers(0, 30)), min_size=1, max_size=5)
+
+
+@given(st.lists(st.one_of(REFUSED, st.integers(0, 45)), max_size=12))
 @QUICK
 def test_a_machine_restored_at_any_step_goes_on_as_the_uninterrupted_one(steps):
     one, other = Keyed(RejectsShard), Keyed(RejectsShard)
@@ -860,14 +897,15 @@ def keys_of(keyed: Keyed) -> set[tuple[int, int]]:
     return set(zip(rows["hi"].tolist(), rows["lo"].tolist()))
 
 
-@given(st.lists(events(st.just(START)), min_size=1, max_size=8), st.sampled_from(["adv-1", "é\U0001f600", "a\x00b", "test"]))
+@given(st.lists(events(st.just(START)), min_size=1, max_size=8),
+       st.sampled_from(["adv-1", "é\U0001f600", "a\x00b", "test"]))
 @QUICK
 def test_stored_rows_have_the_keys_that_the_machines_gave_them(log, advertiser):
     log = [{**event, "advertiser_id": advertiser} for event in log]
     [(_, intake)] = taken([Message("1", START + 10 * DAY, {}, container(log))])
     delivery = JoinShard(Counting()).absorb(intake.batch).delivery
-    ledger = {"ledger": Deltas.tally("ledger", {(None, ON_TIME, "é", None, "undecodable"): (1,), (START, ON_TIME, "s", "click", "counted"): (2,)})}
-    for table, deltas in {"delivery": delivery, "ledger": None, **intake.tallies, **ledger}.items():
+    entered = {(None, ON_TIME, "é", None, "undecodable"): (1,), (START, ON_TIME, "s", "click", "counted"): (2,)}
+    for table, deltas in {"delivery": delivery, **intake.tallies, "ledger": Deltas.tally("ledger", entered)}.items():
         if deltas is None:
             continue
         keyed = totals_of(table)
@@ -879,18 +917,11 @@ def test_stored_rows_have_the_keys_that_the_machines_gave_them(log, advertiser):
         assert not closed.any() if TOTALS[table].stated else closed.all()
         again = totals_of(table)
         again.machine.absorb(rows)
-        assert shown(again.machine.flush(1)) == shown_rows(rows)
-
-
-def shown_rows(rows: Deltas) -> dict[tuple, tuple]:
-    return {
-        (int(hour), *(None if c < 0 else rows.labels[c] for c in codes)): tuple(counts)
-        for hour, codes, counts in zip(rows.hours, rows.codes.tolist(), rows.counts.tolist())
-    }
+        assert shown(again.machine.flush(1)) == shown(rows)
 
 
 def shown(revisions) -> dict[tuple, tuple]:
-    """Counts by hour and texts."""
+    """Counts by hour and texts, of Revisions or Deltas."""
     return {
         (int(hour), *(None if c < 0 else revisions.labels[c] for c in codes)): tuple(counts)
         for hour, codes, counts in zip(revisions.hours, revisions.codes.tolist(), revisions.counts.tolist())
@@ -976,8 +1007,9 @@ def test_rows_before_the_rebuilt_hours_begin_at_what_is_stored(lost):
     keyed = rebuilt({A: 3}, {(T - HOUR, "a"): 9, (None, "a"): 5, A: 3}, publish_from=T)
     if lost:
         keyed.lose()
-    assert published(keyed, CLOSE) == []
-    keyed.machine.absorb(ledger({(T - HOUR, "a"): 1, (None, "a"): 1}, LATE))
+    assert published(keyed) == published(keyed, CLOSE) == []
+    keyed.machine.absorb(ledger({(T - HOUR, "a"): 1}, LATE))
+    keyed.machine.absorb(ledger({(None, "a"): 1}))
     assert [row[:2] for row in published(keyed)] == [("a", 6), ("a", 10)]
 
 
@@ -991,10 +1023,10 @@ def test_what_this_generation_takes_for_late_is_not_missing_from_a_row_that_was_
     assert all(events >= 5 for _, events, *_ in published(keyed) + published(keyed, CLOSE))
 
 
-ROWS = st.tuples(st.sampled_from([None, T, T + HOUR, T + 2 * HOUR]), st.sampled_from("abc"))
+KEYS = st.tuples(st.sampled_from([None, T, T + HOUR, T + 2 * HOUR]), st.sampled_from("abc"))
 
 
-@given(st.dictionaries(ROWS, st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.data(),
+@given(st.dictionaries(KEYS, st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.data(),
        st.sampled_from([NO_WATERMARK, T + HOUR]))
 @QUICK
 def test_no_revision_of_a_row_is_lower_than_the_stored_one_if_the_log_holds_as_much(log, data, publish_from):
@@ -1024,4 +1056,5 @@ def test_no_revision_of_a_row_is_lower_than_the_stored_one_if_the_log_holds_as_m
         last |= shown(revisions)
     for (hour, source), n in log.items():
         made = was.get((hour, source), 0) if (hour, source) in before else sum(n)
-        assert last.get((NO_HOUR if hour is None else hour, source, "click", "counted"), (was.get((hour, source), 0),)) == (made,)
+        standing = (was.get((hour, source), 0),)
+        assert last.get((NO_HOUR if hour is None else hour, source, "click", "counted"), standing) == (made,)

@@ -1,4 +1,4 @@
-"""Logs that earlier versions wrote: this one restores each and publishes what is due, and refuses a version it does not know.
+"""Logs that earlier versions wrote: this one restores each and publishes what is due, and refuses an unknown version.
 
 tests/data/state/MACHINE-VERSION.jsonl is a machine's log as that version of it wrote it, a run a line: its slot and its
 bytes in base64. A file stays for as long as jobs may come up with such state. When a format changes its version does, and
@@ -56,7 +56,8 @@ def of_join(keyed: Keyed) -> None:
     """Two buckets and one that has expired, a robot, a follow-up that joined, two that wait, a verdict."""
     absorb(keyed, impression("old", T - 9 * DAY))
     call(keyed, lambda machine: machine.advance(T))
-    absorb(keyed, impression("seen", T, **VIDEO), impression("robot", T, user_agent="Googlebot/2.1"), click("rk", T + 1, "robot"))
+    robot = impression("robot", T, user_agent="Googlebot/2.1")
+    absorb(keyed, impression("seen", T, **VIDEO), robot, click("rk", T + 1, "robot"))
     absorb(keyed, click("early", T + MINUTE, "to come", source_id="ssp"), follow_up("start", "st", T + 1, "seen"))
     absorb(keyed, click("k\u00f6", T + MINUTE, "never comes", source_id="ssp"), impression("next day", T + DAY, **VIDEO))
     judged = batch(impression("next day", T + DAY, **VIDEO)).rows[0]
@@ -65,8 +66,8 @@ def of_join(keyed: Keyed) -> None:
 
 def of_orders(keyed: Keyed) -> None:
     """An order whose earliest conversion came second, another with one."""
-    for event in (conversion("b", T + HOUR, order_id="o"), conversion("a", T, order_id="o"), conversion("x", T, order_id="other")):
-        call(keyed, lambda machine: machine.absorb(ordered(event)))
+    for name, time, order in (("b", T + HOUR, "o"), ("a", T, "o"), ("x", T, "other")):
+        call(keyed, lambda machine: machine.absorb(ordered(conversion(name, time, order_id=order))))
 
 
 def of_rejects(keyed: Keyed) -> None:
@@ -115,7 +116,8 @@ def from_join(keyed: Keyed) -> None:
     effects = absorb(
         keyed, impression("to come", T + 2 * MINUTE), click("early", T + MINUTE, "to come", source_id="ssp"),
         impression("seen", T, **VIDEO), impression("seen", T, **{**VIDEO, "price_micros": 251}),
-        viewability("v", T + 2, "seen", visible_percent=60, visible_ms=2_500), click("rk2", T + 2, "robot"), click("nk", T + DAY, "next day"))
+        viewability("v", T + 2, "seen", visible_percent=60, visible_ms=2_500), click("rk2", T + 2, "robot"),
+        click("nk", T + DAY, "next day"))
     assert counted(effects.ledger) == {
         (0, "events-0", "impression", "counted"): 1, (0, "ssp", "click", "counted"): 1, (0, "ssp", "click", "duplicate"): 1,
         (0, "events-0", "impression", "duplicate"): 1, (0, "events-0", "impression", "id_conflict"): 1,
@@ -154,16 +156,20 @@ def from_totals(keyed: Keyed) -> None:
     hours = {T - 2 * HOUR: -2, T: 0, NO_HOUR: None}
 
     def told(*revisions) -> list[tuple]:
-        return sorted(((hours[int(r.hours[i])], *(r.labels[c] if c >= 0 else None for c in r.codes[i]), *r.counts[i].tolist(),
-                        STATUSES[r.status[i]], BECAUSE[r.because[i]], int(r.number[i]))
-                       for r in revisions if r is not None for i in range(len(r))), key=str)
+        return sorted(
+            ((hours[int(r.hours[i])], *(r.labels[c] if c >= 0 else None for c in r.codes[i]), *r.counts[i].tolist(),
+              STATUSES[r.status[i]], BECAUSE[r.because[i]], int(r.number[i]))
+             for r in revisions if r is not None for i in range(len(r))), key=str)
 
     assert told(call(keyed, lambda machine: machine.flush(7))) == [
-        (-2, "events-0", "start", "counted", 3, "restated", "late", 7), (0, "events-0", "impression", "counted", 13, "provisional", "", 7),
+        (-2, "events-0", "start", "counted", 3, "restated", "late", 7),
+        (0, "events-0", "impression", "counted", 13, "provisional", "", 7),
         (None, "events-0", None, "counted", 2, "provisional", "", 7)]
     assert told(*call(keyed, lambda machine: machine.advance(CLOSE, 8))) == [
-        (0, "events-0", "impression", "counted", 13, "final", "", 8), (0, "events-0", "impression", "counted", 17, "restated", "late", 9)]
-    assert told(*call(keyed, lambda machine: machine.advance(END, 10))) == [(None, "events-0", None, "counted", 2, "final", "", 10)]
+        (0, "events-0", "impression", "counted", 13, "final", "", 8),
+        (0, "events-0", "impression", "counted", 17, "restated", "late", 9)]
+    assert told(*call(keyed, lambda machine: machine.advance(END, 10))) == [
+        (None, "events-0", None, "counted", 2, "final", "", 10)]
 
 
 SEEN = {"join": of_join, "orders": of_orders, "rejects": of_rejects, "totals": of_totals}
@@ -270,7 +276,8 @@ def main() -> None:
         if path.exists():
             print(f"{path.name}: there already, left as it is", file=sys.stderr)
             continue
-        lines = [json.dumps([slot, base64.b64encode(run).decode()]) for slot, runs in sorted(written(name).bags.items()) for run in runs]
+        runs = ((slot, run) for slot, runs in sorted(written(name).bags.items()) for run in runs)
+        lines = [json.dumps([slot, base64.b64encode(run).decode()]) for slot, run in runs]
         path.write_text("\n".join(lines) + "\n")
         print(f"{path.name}: {path.stat().st_size:,} bytes")
 

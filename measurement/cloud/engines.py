@@ -36,7 +36,8 @@ def engine(name: str, flags: list[str], say) -> Engine:
             ours.append(f"--checkpointing_interval={_INTERVAL_MS}")
         return _checked(ours, flags, False, _hold([*ours, *flags], _DEFAULT_HOLD), 0.5)
     if name == "dataflow":  # commits a bundle, its state and its outputs together
-        ours = ["--runner=DataflowRunner", "--streaming", "--enable_streaming_engine", "--experiments=use_runner_v2"]
+        ours = ["--runner=DataflowRunner", "--streaming", "--enable_streaming_engine", "--experiments=use_runner_v2",
+                "--no_save_main_session"]
         return _checked(ours, flags, False, 0.0, 5.0)
     return _checked([f"--runner={name.capitalize()}Runner", "--streaming"], flags, False, _DEFAULT_HOLD, 0.5)
 

@@ -24,7 +24,7 @@ _FORMS = {
     "--subscription": (r"projects/[^/]+/subscriptions/[A-Za-z][\w.~+%-]{2,254}", "projects/P/subscriptions/S"),
     "--topic": (r"projects/[^/]+/topics/[A-Za-z][\w.~+%-]{2,254}", "projects/P/topics/T"),
     "--bigtable": (r"projects/[^/]+/instances/[a-z][a-z0-9-]{4,31}[a-z0-9]", "projects/P/instances/I"),
-    "--bigquery": (r"[a-z][a-z0-9:.-]*[a-z0-9]\.\w{1,1024}", "P.DATASET"),
+    "--bigquery": (r"(?:[a-z0-9.-]+:)?[a-z][a-z0-9-]*[a-z0-9]\.\w{1,1024}", "P.DATASET"),
 }
 
 

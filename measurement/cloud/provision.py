@@ -12,7 +12,8 @@ from measurement.io.bigquery_admin import BigQueryError
 from measurement.io.control import Control
 from measurement.io.retry import SinkError
 
-ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN = "archive", "archive_since", "first_began"  # settings of a job in the control table
+# Settings of a job in the control table.
+ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES = "archive", "archive_since", "first_began", "rules"
 
 
 @dataclass(frozen=True)

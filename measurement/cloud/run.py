@@ -10,13 +10,14 @@ from pathlib import Path
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeException
 
 from jobs.stream import stream
 from measurement.cloud import generation as generations
 from measurement.cloud.engines import Engine, engine
 from measurement.cloud.generation import Archive
 from measurement.cloud.places import CloudError, Places, Profile
-from measurement.cloud.provision import ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN
+from measurement.cloud.provision import ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES
 from measurement.cloud.pubsub_admin import PubSubAdmin
 from measurement.cloud.stored import StoredRows
 from measurement.io import bigtable_admin, flow
@@ -72,9 +73,13 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
         if what.resume:
             if last is None:
                 raise CloudError("--resume: no generation has begun here")
+            if (was := control.setting(what.places.subscription, RULES)) != rules.digest:
+                # The engine's state has the source as it was, policy and all: events would be judged half by one.
+                raise CloudError(f"--resume: generation {last.number} counts by policy {was}, not by {rules.digest}; leave it out")
             new, rebuild = last, None
         else:
             new, rebuild = _begin(control, what.places, last, archive, rules, say)
+            control.configure(what.places.subscription, RULES, rules.digest)
     own = archive.directory if archive and what.profile is Profile.emulators else None
     reading = Reading(Flow(lease=lease, hold=by.hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
@@ -168,20 +173,24 @@ def _execute(what: Run, by: Engine, control: Control, new: Generation, rules: po
     done = threading.Event()
     teller = threading.Thread(target=_tell, args=(name, tell, done), daemon=True)
     teller.start()
-    state = FAILED
+    state: str | None = FAILED
     try:
         result = p.run()
-        result.wait_until_finish()
-        state = ENDED
-    except (RuntimeError, ValueError, OSError) as error:
+        if getattr(result, "has_job", True):
+            result.wait_until_finish()
+            state = ENDED
+        else:  # only described, for a template: the service submits it, and its readers keep the state
+            state = None
+    except (RuntimeError, ValueError, OSError, DataflowRuntimeException) as error:
         raise RunError(f"the job failed: {cause(str(error))}") from error
     finally:
         done.set()
         teller.join()
         keepers.drain(name, _DRAIN_SECONDS)
         MACHINES.release(name)
-        with contextlib.suppress(SinkError):  # it is over already where another has begun
-            control.set_state(places.subscription, new.number, state)
+        if state is not None:
+            with contextlib.suppress(SinkError):  # it is over already where another has begun
+                control.set_state(places.subscription, new.number, state)
 
 
 def _schemas(directory: Path | None) -> tuple[str, ...]:

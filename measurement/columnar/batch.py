@@ -123,6 +123,19 @@ class EventBatch:
 
         return cls(_unpacked(rows, rows_size).view(ROW), np.frombuffer(dims, DIMS), payloads, orjson.loads(labels))
 
+    def own(self) -> "EventBatch":
+        """The same events with the dims and labels that they name and no others; a part of a batch names few of them.
+        ``rows`` is changed, and must be nobody else's."""
+        rows, impressions = self.rows, self.rows["type"] == 0
+        kept, number = _kept(len(self.dims), rows["dims"][impressions])
+        dims, others = self.dims[kept], rows["dims"][~impressions]
+        columns = rows["source"], rows["file"], rows["schema"]
+        named, label = _kept(len(self.labels), *columns, others, dims["codes"].ravel())
+        for column in (*columns, dims["codes"]):
+            column[:] = label[column]
+        rows["dims"][impressions], rows["dims"][~impressions] = number[rows["dims"][impressions]], label[others]
+        return EventBatch(rows, dims, self._payloads, [self.labels[c] for c in named.tolist()])
+
     def split(self, shards: int) -> list[tuple[int, "EventBatch"]]:
         """(shard, its events in order of arrival) for each shard that has any.
 
@@ -136,10 +149,21 @@ class EventBatch:
         rows, payloads = self.rows[order], self.payloads.take(order)
         edges = np.searchsorted(shard[order], np.arange(shards + 1, dtype=np.uint16))
         return [
-            (s, EventBatch(rows[a:b], self.dims, payloads.slice(a, b), self.labels))
+            (s, EventBatch(rows[a:b], self.dims, payloads.slice(a, b), self.labels).own())
             for s, (a, b) in enumerate(zip(edges[:-1], edges[1:]))
             if b > a
         ]
+
+
+def _kept(count: int, *codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(which of ``count`` are named, in order; the new number of each, and -1 behind them for code -1)."""
+    named = np.zeros(count + 1, bool)
+    for some in codes:
+        named[some] = True
+    named[-1] = False
+    number = np.cumsum(named, dtype=np.int32) - np.int32(1)
+    number[-1] = -1
+    return np.flatnonzero(named), number
 
 
 def _unpacked(data: memoryview, size: int) -> np.ndarray:

@@ -43,7 +43,7 @@ def write(directory: str, subscription: str, messages: list[Message]) -> None:
         encoded = io.BytesIO()
         fastavro.writer(encoded, _BARE, ({
             "subscription_name": subscription, "message_id": m.id, "publish_time": m.published,
-            "attributes": m.attributes, "data": m.data} for m in some), codec="deflate")
+            "attributes": dict(m.attributes), "data": m.data} for m in some), codec="deflate")
         # A reader takes a file by its suffix, and so takes none that is half written.
         name = FileSystems.join(place, f"{some[0].published}-{uuid.uuid4().hex[:12]}")
         with FileSystems.create(f"{name}.part", compression_type=CompressionTypes.UNCOMPRESSED) as file:

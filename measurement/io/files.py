@@ -5,13 +5,12 @@ files that cover the same days abreast, and days that follow each other in seque
 others are at their end: what was rejected is judged again with all there is to know, before the stream ends.
 """
 
-import pickle
 import resource
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from apache_beam.coders import Coder, PickleCoder, registry
+from apache_beam.coders import PickleCoder, registry
 from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
@@ -20,6 +19,7 @@ from measurement.columnar.decode import decode_blocks, decode_lines
 from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
 from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
+from measurement.io.intake_coder import IntakeCoder
 from measurement.io.watermark import END, FileWatermark
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Policy
@@ -203,25 +203,6 @@ class FilesReader(UnboundedReader):
     def close(self) -> None:
         handover.let_go((self._source.run,), self)
         self._close_files()
-
-
-class IntakeCoder(Coder):
-    """Intake goes from its source to the next step of the same stage; it is encoded where an engine does not fuse them."""
-
-    def encode(self, intake: Intake) -> bytes:
-        return pickle.dumps(intake)
-
-    def decode(self, encoded: bytes) -> Intake:
-        return pickle.loads(encoded)
-
-    def is_deterministic(self) -> bool:
-        return False
-
-    def estimate_size(self, intake: Intake) -> int:
-        return intake.batch.size  # and not by encoding it, as Beam would to sample sizes
-
-    def to_type_hint(self):
-        return Intake
 
 
 registry.register_coder(Intake, IntakeCoder)

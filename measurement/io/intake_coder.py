@@ -28,8 +28,8 @@ class IntakeCoder(Coder):
 
     def decode(self, encoded: bytes) -> Intake:
         before, tables, rejects, batch, *tallies = unpack(_VERSION, encoded)
-        return Intake(EventBatch.decode(batch), _decoded(rejects), dict(zip(orjson.loads(tables), map(Deltas.decode, tallies))),
-                      int(np.frombuffer(before, np.int64)[0]))
+        by_table = dict(zip(orjson.loads(tables), map(Deltas.decode, tallies)))
+        return Intake(EventBatch.decode(batch), _decoded(rejects), by_table, int(np.frombuffer(before, np.int64)[0]))
 
     def is_deterministic(self) -> bool:
         return False

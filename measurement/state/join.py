@@ -117,7 +117,7 @@ class JoinShard:
         ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
                                  & (outcomes >= kernel.INVALID))
         if len(ordered):
-            effects.orders = EventBatch(rows[ordered], batch.dims, blobs([]), batch.labels)
+            effects.orders = EventBatch(rows[ordered], batch.dims, blobs([]), batch.labels).own()
         self._log_runs(batch, outcomes, at, first_new_row, changes)
         return effects
 

@@ -65,7 +65,8 @@ class Keeper:
         self._permit = permit
         self.superseded: Superseded | None = None
         self._waiting: deque[Pulled] = deque()
-        self._bytes = 0
+        self._bytes = self._messages = 0  # waiting
+        self._taken = -1e9
         self._lock = threading.Lock()
         self._wake, self._closed = threading.Event(), threading.Event()
         self._closed_at = 0.0
@@ -78,15 +79,20 @@ class Keeper:
 
     # -- the reader's side
 
-    def take(self, most: int) -> list[Pulled]:
-        """What has been pulled, whole pulls of about ``most`` messages together; [] if nothing waits."""
-        taken, n = [], 0
+    def take(self, most: int, linger: float = 0.0) -> list[Pulled]:
+        """What has been pulled, whole pulls of about ``most`` messages together; [] if nothing waits, or if less does and
+        something was taken within the last ``linger`` seconds."""
+        taken, n, now = [], 0, self._clock()
         with self._lock:
+            if self._messages < most and now - self._taken < linger:
+                return []
             while self._waiting and n < most:
+                self._taken = now
                 pulled = self._waiting.popleft()
                 self._bytes -= pulled.size
                 n += len(pulled.messages)
                 taken.append(pulled)
+            self._messages -= n
         return taken
 
     def finalized(self, number: int) -> None:
@@ -120,9 +126,8 @@ class Keeper:
     def drain(self, seconds: float) -> None:
         """Closes it and waits for its last acknowledgements, at most so long."""
         self.close()
-        for thread in self._threads:
-            thread.join(seconds)
-        self._subscriber.close()
+        self._threads[-1].join(seconds)
+        self._subscriber.close()  # which ends the pulls
 
     # -- threads
 
@@ -149,6 +154,7 @@ class Keeper:
                     size = sum(len(m.message.data) for m in messages)
                     self._waiting.append(Pulled(messages, size, self._clock()))
                     self._bytes += size
+                    self._messages += len(messages)
                     self._last_message, self._answers = self._clock(), 0
                 else:
                     self._answers += 1

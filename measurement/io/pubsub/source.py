@@ -6,6 +6,7 @@ subscription is idle: nothing waits, nothing is held, and for longer than a leas
 held has come back before. A source that rebuilds reads the archive first and holds the engine's watermark until it has.
 """
 
+import operator
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -23,7 +24,7 @@ from measurement.io import archive, flow, handover
 from measurement.io.control import Control
 from measurement.io.pubsub.fence import Fence
 from measurement.io.endpoints import Endpoints
-from measurement.io.files import IntakeCoder
+from measurement.io.intake_coder import IntakeCoder
 from measurement.io.pubsub import keepers
 from measurement.io.pubsub.api import Subscriber
 from measurement.io.pubsub.keeper import Flow, Keeper, Pulled
@@ -34,7 +35,9 @@ from measurement.model.events import MICROS_PER_SECOND
 from measurement.model.policy import Policy
 from measurement.rules.robots import is_robot
 
-ELEMENT_MESSAGES = 10_000  # at most about so many; one costs a shuffle and a state call per shard however small it is
+# An element costs a shuffle and a state call per shard however small it is. So the first message after a pause goes at
+# once, and then, until elements are full, one goes each so many seconds.
+FULL_MESSAGES, LINGER_SECONDS = 10_000, 0.3
 _IN_FLIGHT = 400_000  # events between source and join, where the engine does not push back
 
 
@@ -201,7 +204,7 @@ class PubSubReader(UnboundedReader):
             return
         if self._keeper.superseded:
             raise self._keeper.superseded
-        pulled = self._keeper.take(ELEMENT_MESSAGES)
+        pulled = self._keeper.take(FULL_MESSAGES, LINGER_SECONDS)
         if pulled:
             self._pulled(pulled)
         else:
@@ -226,9 +229,8 @@ class PubSubReader(UnboundedReader):
 
     def _pulled(self, pulled: list[Pulled]) -> None:
         received = [m for some in pulled for m in some.messages]
-        messages = [Message(m.message.message_id, m.message.publish_time.ToMicroseconds(), dict(m.message.attributes),
-                            m.message.data) for m in received]
-        messages.sort(key=lambda m: (m.published, m.position))  # pulls run side by side; an id's first content is to be first
+        messages = [_message(m.message) for m in received]
+        messages.sort(key=_ORDER)  # pulls run side by side, and an id's first content is to be first
         self._behind = self._number + 1, self._archived
         self._keeper.leases.emitted(self._number + 1, [m.ack_id for m in received], sum(p.size for p in pulled), pulled[0].at)
         if self._source.reading.archive is not None:
@@ -293,3 +295,12 @@ class PubSubReader(UnboundedReader):
     def close(self) -> None:
         if handover.let_go(self._key, self) and self._keeper is not None:
             self._keeper.close()
+
+
+_ORDER = operator.attrgetter("order")
+
+
+def _message(m) -> Message:
+    """A received message (protobuf) as it is used."""
+    at = m.publish_time
+    return Message(m.message_id, at.seconds * MICROS_PER_SECOND + at.nanos // 1_000, m.attributes, m.data)
