@@ -90,7 +90,7 @@ def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]
         if frame.encoding == AVRO and batch > 1:
             parts = (_container(frame.schema, datums[i : i + batch]) for i in range(0, len(datums), batch))
         elif frame.encoding == AVRO:
-            head = b"" if frame.schema.id == READER_SCHEMA.id else SINGLE_OBJECT + bytes.fromhex(frame.schema.id)[::-1]
+            head = b"" if frame.schema.id == READER_SCHEMA.id else SINGLE_OBJECT + bytes.fromhex(frame.schema.id)
             parts = (head + datum for datum in datums)
         else:
             datums, broken = datums + broken, []

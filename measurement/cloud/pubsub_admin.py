@@ -18,7 +18,7 @@ from measurement.io.retry import said
 
 # As long as the service keeps what nobody has taken: an outage of a week loses nothing.
 _RETENTION = Duration(seconds=7 * 24 * 3600)
-_ARCHIVE_SECONDS = 60  # at most so old is a message when its archive file is closed
+ARCHIVE_SECONDS = 60  # at most so old is a message when its archive file is closed
 _SECONDS = 10.0  # that a call waits for an answer
 
 
@@ -52,7 +52,7 @@ class PubSubAdmin:
         bucket, _, prefix = directory.removeprefix("gs://").partition("/")
         config = CloudStorageConfig(
             bucket=bucket, filename_prefix=f"{prefix.rstrip('/')}/" if prefix else "", filename_suffix=".avro",
-            filename_datetime_format="YYYY-MM-DD/hh/mm_ssZ", max_duration=Duration(seconds=_ARCHIVE_SECONDS),
+            filename_datetime_format="YYYY-MM-DD/hh/mm_ssZ", max_duration=Duration(seconds=ARCHIVE_SECONDS),
             avro_config=CloudStorageConfig.AvroConfig(write_metadata=True))
         request = Subscription(name=subscription, topic=topic, cloud_storage_config=config,
                                message_retention_duration=_RETENTION, expiration_policy={})

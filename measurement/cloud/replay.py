@@ -32,6 +32,6 @@ def _messages(rows: list[dict], done: Published):
     for row in rows:
         data = row["payload"]
         if row["encoding"] == "avro" and row["schema_id"] not in (None, READER_SCHEMA.id):
-            data = SINGLE_OBJECT + bytes.fromhex(row["schema_id"])[::-1] + data
+            data = SINGLE_OBJECT + bytes.fromhex(row["schema_id"]) + data
         done.events, done.messages, done.bytes = done.events + 1, done.messages + 1, done.bytes + len(data)
         yield data

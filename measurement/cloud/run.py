@@ -18,7 +18,7 @@ from measurement.cloud.engines import Engine, engine
 from measurement.cloud.generation import Archive
 from measurement.cloud.places import CloudError, Places, Profile
 from measurement.cloud.provision import ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES
-from measurement.cloud.pubsub_admin import PubSubAdmin
+from measurement.cloud.pubsub_admin import ARCHIVE_SECONDS, PubSubAdmin
 from measurement.cloud.stored import StoredRows
 from measurement.io import bigtable_admin, flow
 from measurement.io.bigquery_admin import BigQueryError, Reader
@@ -81,7 +81,9 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
             new, rebuild = _begin(control, what.places, last, archive, rules, say)
             control.configure(what.places.subscription, RULES, rules.digest)
     own = archive.directory if archive and what.profile is Profile.emulators else None
-    reading = Reading(Flow(lease=lease, hold=by.hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
+    # What is acknowledged must be in the archive, and one that a subscription writes is behind by as long as a file is open.
+    hold = by.hold if own or not archive else max(by.hold, 2.5 * ARCHIVE_SECONDS)
+    reading = Reading(Flow(lease=lease, hold=hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
              None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from), tell)
 

@@ -1,8 +1,8 @@
 """The archive: messages as received, in Avro files by hour of publication, through Beam's filesystems.
 
 On Google Cloud a Cloud Storage subscription writes it, which no fault of the job can touch; its Avro form with metadata is
-the one read and written here. Where there is no such subscription the job writes it itself, before a mark behind the
-messages exists and so before any of them can be acknowledged: what was acknowledged is in the archive.
+the one read and written here. Where there is no such subscription the job writes it itself, before it emits the messages
+and so before any of them can be published or acknowledged: what was, is in the archive.
 """
 
 import io

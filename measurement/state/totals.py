@@ -228,10 +228,11 @@ class TotalsShard:
         self._enter(at, known, stored)
         rows, base = self.rows, stored.hours < publish_from
         np.add.at(rows["totals"], at[base], stored.counts[base])
+        rows["stands"][at[base]] = closed[base]
         made = np.flatnonzero(~base)
-        was_closed = at[made[closed[made]]]  # what came late is part of what is stored
-        rows["totals"][was_closed] += rows["held"][was_closed]
-        rows["held"][was_closed], rows["holds"][was_closed] = 0, 0
+        # What this reading of the archive takes for late is part of what is stored, or comes on top of it.
+        rows["totals"][at[made]] += rows["held"][at[made]]
+        rows["held"][at[made]], rows["holds"][at[made]] = 0, 0
         same = (rows["totals"][at[made]] == stored.counts[made]).all(axis=1)
         rows["stands"][at[made]] = same & closed[made]
         rows["dirty"][at[made[same & closed[made]]]] = 0

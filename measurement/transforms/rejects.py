@@ -2,6 +2,7 @@
 
 from collections import Counter
 
+import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
@@ -28,7 +29,8 @@ class Rejects(KeyedMachine):
 
     def absorb(self, key, machine, rows):
         rejects = pa.ipc.open_stream(rows).read_all()
-        received = rejects["received_at"].cast(pa.int64()).to_numpy()
+        # A publisher may state any receipt; the transport delivers again for so long from now.
+        received = np.maximum(rejects["received_at"].cast(pa.int64()).to_numpy(), now_micros())
         first = machine.absorb(rejects["reject_id"].to_pylist(), received)
         if first.any():
             new = of_rejects(rejects.filter(pa.array(first)), self._config.generation, now_micros())

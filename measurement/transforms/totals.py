@@ -3,13 +3,12 @@
 import time
 
 import numpy as np
-from apache_beam.utils.timestamp import MIN_TIMESTAMP
 
 from measurement.columnar import stored
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.io.publication import of_revisions
 from measurement.model.revisions import tick
-from measurement.model.events import MICROS_PER_HOUR
+from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
 from measurement.model.tables import DELIVERY, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
@@ -17,7 +16,8 @@ from measurement.transforms.distribute import ipc, now_micros
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 
-_FIRST_MOVE = MIN_TIMESTAMP.micros + 1_000  # µs; timers know milliseconds
+# Later than the timestamp of any element of an archive (measurement/io/pubsub/source.py), earlier than any event's time.
+_FIRST_MOVE = MIN_TIME_MICROS - MICROS_PER_HOUR  # µs
 
 
 class Totals(KeyedMachine):

@@ -21,20 +21,24 @@ class Fence:
         self._control, self._job, self._generation, self._reader = control, job, generation, str(reader)
         self._clock = clock
         self._beat: float | None = None
+        self._witnessed = False
 
     def has_acknowledged(self) -> bool:
         return self._control.witnessed(self._job, self._generation, self._reader)
 
-    def permit(self) -> None:
-        """Returns if it may. Superseded if another generation has begun; SinkError where that cannot be found out."""
-        if self._beat is not None and self._clock() - self._beat < BEAT:
+    def permit(self, acknowledging: bool = True) -> None:
+        """Returns if it may; ``acknowledging``: whether it is about to. Superseded if another generation has begun; SinkError
+        where that cannot be found out."""
+        first = acknowledging and not self._witnessed
+        if not first and self._beat is not None and self._clock() - self._beat < BEAT:
             return
         now = self._clock()
         last = self._control.generation(self._job)
         if last is None or last.number != self._generation:
             raise Superseded(f"{self._job}: generation {self._generation} is over, another has begun")
-        if self._beat is None:
+        if first:
             self._control.witness(self._job, self._generation, self._reader)
+            self._witnessed = True
         self._control.set_state(self._job, self._generation, running(time.time()))
         self._beat = now
 

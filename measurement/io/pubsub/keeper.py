@@ -53,11 +53,11 @@ class Superseded(Exception):
 class Keeper:
     """Pulls, extends and acknowledges for one reader until it is closed.
 
-    ``permit`` is asked before anything is acknowledged, and several times a second: Superseded ends the reader, while any
+    ``permit`` is asked before anything is acknowledged, and (given False) at any time: Superseded ends the reader, while any
     other failure of it lasts nothing is acknowledged.
     """
 
-    def __init__(self, subscriber, flow: Flow, permit: Callable[[], None], clock=time.monotonic):
+    def __init__(self, subscriber, flow: Flow, permit: Callable[[bool], None], clock=time.monotonic):
         self.leases = Leases(flow.lease, flow.hold)
         self.outages = 0  # failed calls
         self.acknowledged = 0
@@ -182,7 +182,7 @@ class Keeper:
 
     def _acknowledge(self, due: Due) -> None:
         try:
-            permitted = self._try(self._permit)
+            permitted = self._try(lambda: self._permit(bool(due.acknowledge)))
         except Superseded as over:
             self.superseded = over
             self._closed.set()

@@ -124,7 +124,7 @@ class Schemas:
 
     def of_header(self, eight: bytes) -> WriterSchema | None:
         """By the little-endian CRC-64-AVRO fingerprint of a single-object header."""
-        return self._by_fingerprint.get(eight[::-1].hex())
+        return self._by_fingerprint.get(eight.hex())
 
     def of_revision(self, name: str, revision: str) -> WriterSchema | None:
         if (name, revision) not in self._by_revision:

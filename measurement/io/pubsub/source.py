@@ -83,7 +83,7 @@ class Mark(CheckpointMark):
     number: int
     recent: list[int] = field(default_factory=list)
     state: list[int] = field(default_factory=list)
-    stamp: int = 0
+    stamp: int = MIN_TIMESTAMP.micros
     archived: int = 0
     part: int = 0
 
@@ -121,7 +121,7 @@ class PubSubSource(UnboundedSource):
 
 
 # What a reader has when it goes on where another stood.
-_INHERITED = ("_schemas", "_rebuilding", "_archive", "_keeper", "_intakes", "_behind", "_unarchived", "_ended")
+_INHERITED = ("_schemas", "_rebuilding", "_archive", "_keeper", "_intakes", "_behind", "_ended")
 
 
 class PubSubReader(UnboundedReader):
@@ -141,7 +141,6 @@ class PubSubReader(UnboundedReader):
         self._behind = self._number, self._archived  # when what waits in ``_intakes`` has been emitted
         self._intakes: deque[Intake] = deque()
         self._current: Intake | None = None
-        self._unarchived: list[Message] = []
         self._ended = False
         self._keeper: Keeper | None = None
         self._archive: Iterator[tuple[int, list[Message]]] = iter(())
@@ -233,8 +232,8 @@ class PubSubReader(UnboundedReader):
         messages.sort(key=_ORDER)  # pulls run side by side, and an id's first content is to be first
         self._behind = self._number + 1, self._archived
         self._keeper.leases.emitted(self._number + 1, [m.ack_id for m in received], sum(p.size for p in pulled), pulled[0].at)
-        if self._source.reading.archive is not None:
-            self._unarchived += messages
+        if self._source.reading.archive is not None:  # before anything of them can be published
+            archive.write(self._source.reading.archive, self._source.subscription, messages)
         self._received.inc(len(messages))
         self._take(messages, self._source.rebuild.publish_from if self._source.rebuild else NO_WATERMARK)
 
@@ -263,8 +262,10 @@ class PubSubReader(UnboundedReader):
         return self._current
 
     def get_current_timestamp(self) -> Timestamp:
-        # Rises by at least a millisecond an element, since engines order a key's elements by timestamp.
-        least = MIN_TIMESTAMP.micros if self._current.before == NO_WATERMARK else self._current.before
+        # Rises by at least a millisecond an element, since engines order a key's elements by timestamp. The archive's are
+        # before any event's time, so that no stage takes it for read while an element of it is under way.
+        unknown = self._rebuilding or self._current.before == NO_WATERMARK
+        least = MIN_TIMESTAMP.micros if unknown else self._current.before
         self._stamp = max(least // 1000 * 1000, self._stamp + 1000)
         return Timestamp(micros=self._stamp)
 
@@ -282,9 +283,6 @@ class PubSubReader(UnboundedReader):
         return MIN_TIMESTAMP if before == NO_WATERMARK else Timestamp(micros=before)
 
     def get_checkpoint_mark(self) -> Mark:
-        if self._unarchived:
-            archive.write(self._source.reading.archive, self._source.subscription, self._unarchived)
-            self._unarchived = []
         return Mark(self._source.run, self._mark.reader, self._number, self._watermark.recent.tolist(),
                     self._watermark.state.tolist(), self._stamp, self._archived, self._part)
 
