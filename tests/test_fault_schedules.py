@@ -444,7 +444,7 @@ class World:
                 self.keep(keeper)
         forget_process(self.name)
         self.sink.generation_changes()
-        self._begin(Rebuild(self.archive), Rebuilding(self.sink))
+        self._begin(Rebuild(archive_module.manifest(self.archive, self.generation, None, None)), Rebuilding(self.sink))
 
     # -- the source
 

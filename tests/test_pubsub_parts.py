@@ -789,6 +789,14 @@ def test_an_archive_that_is_not_there_yet_is_empty(tmp_path):
     assert archive.files(str(tmp_path / "none"), None, None) == []
 
 
+def test_a_manifest_names_the_files_as_they_were(tmp_path):
+    archive.write(str(tmp_path), "sub", [message(b"x")])
+    before = archive.files(str(tmp_path), None, None)
+    place = archive.manifest(str(tmp_path), 2, None, None)
+    archive.write(str(tmp_path), "sub", [message(b"y", 2)])
+    assert archive.listed(place) == before != archive.files(str(tmp_path), None, None)
+
+
 def test_a_file_as_a_cloud_storage_subscription_writes_it_is_read(tmp_path):
     place = tmp_path / "2024-05-06" / "10"
     place.mkdir(parents=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 
 from measurement.columnar.batch import NO_WATERMARK
-from measurement.io.pubsub.source import Rebuild
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Counting
 
@@ -20,7 +19,18 @@ class Archive:
     first_began: int
 
 
-def before_streaming(archive: Archive, counting: Counting, now: int) -> Rebuild:
+@dataclass(frozen=True)
+class Reach:
+    """What of an archive to read: published from ``read_from`` to before ``read_until`` (µs; None: all). Events older than
+    ``accept_from`` are too late; hours from ``publish_from`` on (µs) are rebuilt whole."""
+
+    read_from: int | None = None
+    read_until: int | None = None
+    accept_from: int = NO_WATERMARK
+    publish_from: int = NO_WATERMARK
+
+
+def before_streaming(archive: Archive, counting: Counting, now: int) -> Reach:
     """What a stream that begins without state must read: every hour that an event may still change.
 
     An accepted event is at most the dedup horizon old, its impression a join horizon older, and for that impression's
@@ -29,16 +39,16 @@ def before_streaming(archive: Archive, counting: Counting, now: int) -> Rebuild:
     """
     start = now - counting.dedup_horizon - 2 * counting.join_horizon - _SLACK
     if archive.since <= archive.first_began and archive.first_began >= start:
-        return Rebuild(archive.directory)
+        return Reach()
     start = max(start, archive.since)
     accept_from = _hour_from(start + _FUTURE)
-    return Rebuild(archive.directory, start, None, accept_from, _hour_from(accept_from + counting.join_horizon))
+    return Reach(start, None, accept_from, _hour_from(accept_from + counting.join_horizon))
 
 
-def of_hours(archive: Archive, counting: Counting, start: int, stop: int) -> Rebuild:
+def of_hours(counting: Counting, start: int, stop: int) -> Reach:
     """What a rebuild of the hours from ``start`` to before ``stop`` (µs) must read: every event that counts in them."""
     latest = stop + counting.join_horizon + counting.dedup_horizon + 24 * MICROS_PER_HOUR
-    return Rebuild(archive.directory, start - counting.join_horizon - _FUTURE, latest, NO_WATERMARK, start)
+    return Reach(start - counting.join_horizon - _FUTURE, latest, NO_WATERMARK, start)
 
 
 def _hour_from(time: int) -> int:

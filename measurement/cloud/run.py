@@ -15,11 +15,12 @@ from apache_beam.runners.dataflow.dataflow_runner import DataflowRuntimeExceptio
 from jobs.stream import stream
 from measurement.cloud import generation as generations
 from measurement.cloud.engines import Engine, engine
-from measurement.cloud.generation import Archive
+from measurement.cloud.generation import Archive, Reach
 from measurement.cloud.places import CloudError, Places, Profile
 from measurement.cloud.provision import ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES
 from measurement.cloud.pubsub_admin import ARCHIVE_SECONDS, PubSubAdmin
 from measurement.cloud.stored import StoredRows
+from measurement.io import archive as archives
 from measurement.io import bigtable_admin, flow
 from measurement.io.bigquery_admin import BigQueryError, Reader
 from measurement.io.causes import cause
@@ -104,9 +105,10 @@ def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], 
             # What a running job publishes later would stand below the rebuilt rows and never be seen.
             raise CloudError(f"{what.places.subscription}: generation {last.number} is running; stop it, rebuild, and start it again")
         new = _take(control, what.places.subscription, last)
+        files = _listed(archive, new, generations.of_hours(rules.counting, start, stop))
     say(f"generation {new.number}: rebuilds from {archive.directory}")
     stored = Rebuilding(_stored(what.places, new), start, stop)
-    _execute(what, by, control, new, rules, Reading(live=False), generations.of_hours(archive, rules.counting, start, stop), stored, tell)
+    _execute(what, by, control, new, rules, Reading(live=False), files, stored, tell)
 
 
 def check(places: Places) -> float:
@@ -152,7 +154,12 @@ def _begin(control: Control, places: Places, last: Generation | None, archive: A
         # A job that was running learns within a beat that it is over; until then it acknowledges what only it has counted.
         threading.Event().wait(BEAT + 1)
     say(f"generation {new.number}: first rebuilds from {archive.directory}")
-    return new, generations.before_streaming(archive, rules.counting, new.began)
+    return new, _listed(archive, new, generations.before_streaming(archive, rules.counting, new.began))
+
+
+def _listed(archive: Archive, new: Generation, reach: Reach) -> Rebuild:
+    place = archives.manifest(archive.directory, new.number, reach.read_from, reach.read_until)
+    return Rebuild(place, reach.accept_from, reach.publish_from)
 
 
 def _take(control: Control, job: str, last: Generation | None) -> Generation:
@@ -207,8 +214,8 @@ def _schemas(directory: Path | None) -> tuple[str, ...]:
 def _said() -> Iterator[None]:
     try:
         yield
-    except (SinkError, BigQueryError) as error:
-        raise CloudError(str(error)) from error
+    except (SinkError, BigQueryError, OSError) as error:
+        raise CloudError(" ".join(str(error).split())) from error
 
 
 def _tell(run: str, tell: Callable[[Progress], None], done: threading.Event) -> None:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import fastavro
+import orjson
 from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
@@ -73,6 +74,24 @@ def files(directory: str, start: int | None, stop: int | None) -> list[list[str]
         if (start is None or hour + MICROS_PER_HOUR > start) and (stop is None or hour < stop):
             out.append(sorted(by_hour[name]))
     return out
+
+
+def manifest(directory: str, generation: int, start: int | None, stop: int | None) -> str:
+    """Writes down what ``files`` finds now, for a generation to read; its place. A reader that begins again in the middle
+    must find the files as they were, though others are written meanwhile."""
+    place = FileSystems.join(directory, "manifests", f"generation-{generation}.json")
+    listed = files(directory, start, stop)
+    if not FileSystems.exists(FileSystems.split(place)[0]):
+        _make(FileSystems.split(place)[0])
+    with FileSystems.create(place, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        file.write(orjson.dumps(listed))
+    return place
+
+
+def listed(place: str) -> list[list[str]]:
+    """The files of each hour that a manifest names."""
+    with FileSystems.open(place, compression_type=CompressionTypes.UNCOMPRESSED) as file:
+        return orjson.loads(file.read())
 
 
 def read(path: str) -> Iterator[Message]:

@@ -75,8 +75,9 @@ class Totals(KeyedMachine):
     def _compare(self, key, machine) -> None:
         """Holds what was rebuilt against what is stored."""
         rebuilding, (name, _, shard) = self._config.rebuilding, key.partition("/")
-        bounded = rebuilding.publish_until is not None
-        rows = rebuilding.stored.latest(TOTALS[name], rebuilding.publish_from if bounded else None, rebuilding.publish_until)
+        # Older hours are where small tables go on from; of delivery nothing older can change.
+        since = rebuilding.publish_from if name == DELIVERY.name or rebuilding.publish_until is not None else None
+        rows = rebuilding.stored.latest(TOTALS[name], None if since == NO_WATERMARK else since, rebuilding.publish_until)
         deltas, closed = stored.of_rows(TOTALS[name], rows)
         if shard:
             at = deltas.shard(self._config.delivery_shards) == int(shard)

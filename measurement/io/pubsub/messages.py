@@ -187,6 +187,6 @@ def _taken_apart(message: Message, schemas: Schemas) -> tuple[int, WriterSchema 
 def _lines(data: bytes) -> list[bytes]:
     """One event, which may be written over several lines, or several, one a line."""
     lines = [line for line in data.splitlines() if line.strip()]
-    if len(lines) > 1 and all(line.lstrip().startswith(b"{") and line.rstrip().endswith(b"}") for line in lines):
+    if len(lines) > 1 and lines[0].lstrip().startswith(b"{") and lines[0].rstrip().endswith(b"}"):
         return lines
     return [data]

@@ -43,15 +43,12 @@ _IN_FLIGHT = 400_000  # events between source and join, where the engine does no
 
 @dataclass(frozen=True)
 class Rebuild:
-    """The archive to read before the subscription: published from ``read_from`` to before ``read_until`` (µs; None: all)
-    in ``directory``.
+    """The archive's files to read before the subscription, which ``manifest`` lists (measurement/io/archive.py).
 
     Events older than ``accept_from`` are too late in the archive, than ``publish_from`` behind it (NO_WATERMARK: none).
     """
 
-    directory: str
-    read_from: int | None = None
-    read_until: int | None = None
+    manifest: str
     accept_from: int = NO_WATERMARK
     publish_from: int = NO_WATERMARK
 
@@ -214,16 +211,18 @@ class PubSubReader(UnboundedReader):
 
     def _archived_messages(self) -> Iterator[tuple[int, list[Message]]]:
         """(files read by then, messages) of this reader's part of the archive; a message that was kept twice comes once."""
-        source, rebuild = self._source, self._source.rebuild
-        number = 0
-        for hour, paths in enumerate(archive.files(rebuild.directory, rebuild.read_from, rebuild.read_until)):
-            if hour % source.readers != self._mark.reader:
+        number, done = 0, self._archived
+        for hour, paths in enumerate(archive.listed(self._source.rebuild.manifest)):
+            if hour % self._source.readers != self._mark.reader:
+                continue
+            if number + len(paths) <= done:
+                number += len(paths)
                 continue
             seen: set[str] = set()  # copies were published once, and so are kept in one hour
             for path in paths:
                 number += 1
                 messages = [m for m in archive.read(path) if not (m.id in seen or seen.add(m.id))]
-                if number > self._archived:
+                if number > done:
                     yield number, messages
 
     def _pulled(self, pulled: list[Pulled]) -> None:
