@@ -9,6 +9,7 @@ import duckdb
 import pyarrow as pa
 import pytest
 from apache_beam.metrics import MetricsFilter
+from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 from google.api_core.exceptions import DeadlineExceeded, NotFound, PermissionDenied, ServiceUnavailable
 from google.cloud import bigquery as service
 from grpc import StatusCode
@@ -133,7 +134,7 @@ def test_the_view_holds_the_highest_revision_and_is_duckdbs(bigquery, name):
 def test_a_beam_bundle_is_appended_and_counted(bigquery):
     provision(bigquery, "demo", "beam", [LEDGER])
     sink = pickle.loads(pickle.dumps(WriteBigQuery(bigquery, "demo.beam")))
-    with beam.Pipeline("DirectRunner") as pipeline:
+    with beam.Pipeline(runner=FnApiRunner()) as pipeline:
         _ = pipeline | beam.Create([("ledger", stream(rows_of(LEDGER, 10, seed=s))) for s in range(3)]) | beam.ParDo(sink)
     counters = pipeline.result.metrics().query(MetricsFilter().with_namespace("bigquery"))["counters"]
     metrics = {m.key.metric.name: m.committed for m in counters}
