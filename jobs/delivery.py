@@ -2,8 +2,6 @@
 
 import apache_beam as beam
 
-from measurement.columnar.batch import EventBatch
-from measurement.columnar.deltas import Deltas
 from measurement.transforms import coders as _registered  # noqa: F401 (registers the batches' coders)
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import EVENTS, REJECTS, ROWS, TALLIES, Distribute, Keyed, Rows, Tally

@@ -18,7 +18,7 @@ from measurement.columnar.decode import Decoded, decode_datums, decode_lines
 from measurement.columnar.deltas import BECAUSE, NO_HOUR, Deltas
 from measurement.columnar.intake import Origin, accepted_times, take_in
 from measurement.io.watermark import END, FileWatermark
-from measurement.model.events import INVALID_REASONS
+from measurement.model.events import INVALID_REASONS, MICROS_PER_HOUR
 from measurement.model.policy import Policy
 from measurement.model.tables import TOTALS
 from measurement.rules.robots import is_robot
@@ -182,7 +182,7 @@ class Run:
             "v1" if encoding == AVRO else None, np.full(len(events), first.receipt),
         )
         self.positions[file] += len(events)
-        edge = {0: (len(events), len(events), sum(len(event.payload) for event in events))}
+        edge = {first.receipt // MICROS_PER_HOUR * MICROS_PER_HOUR: (len(events), len(events), sum(len(event.payload) for event in events))}
         intake = take_in(decoded(events), origin, edge, POLICY, self.files[file], others, is_robot)
         self._reject(intake.rejects)
         again = []

@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 
 from machines import Engine, Keyed, decoded, frames, heads, run
 from measurement.columnar.batch import NO_WATERMARK, EventBatch
-from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, NO_HOUR, ON_TIME, Deltas
+from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.intake import Origin, take_in
 from measurement.io.watermark import END, FileWatermark
 from measurement.model.policy import Counting, Policy

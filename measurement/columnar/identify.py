@@ -8,7 +8,7 @@ own: another seed keeps them from ever joining, doubling or conflicting with a c
 import numpy as np
 from numba import njit
 
-from measurement.columnar.batch import DIMS, ROW, Blobs, EventBatch
+from measurement.columnar.batch import DIMS, ROW, EventBatch
 from measurement.columnar.decode import Decoded
 from measurement.columnar.hashing import avalanche, combine, digest64, fingerprint
 from measurement.columnar.labels import Labels, distinct, firsts

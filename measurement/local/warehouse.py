@@ -20,7 +20,7 @@ from measurement.io import spool
 from measurement.local.inputs import Source
 from measurement.model import sql
 from measurement.model.revisions import revision
-from measurement.model.tables import REJECTS, TABLES, TOTALS, Table
+from measurement.model.tables import REJECTS, RESOLVED, TABLES, TOTALS, Table
 
 _JOB_TABLES = """
 CREATE SCHEMA IF NOT EXISTS job;
