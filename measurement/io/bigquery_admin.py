@@ -18,6 +18,9 @@ from measurement.model.sql import LAYOUTS, bigquery_type, description, latest_vi
 from measurement.model.tables import TABLES, Table
 
 _SECONDS = 30  # that a request may take
+# A query may take longer than an append's attempt (60 s): where the two hang together, as on the emulator, the append gives
+# way and is tried again.
+_QUERY_SECONDS = 90
 # The client would try for ten minutes, and whoever asks waits. A job that failed is not started again.
 _PATIENCE = {"retry": DEFAULT_RETRY.with_timeout(_SECONDS), "timeout": _SECONDS}
 _AT_ONCE = {"retry": None, "timeout": _SECONDS}
@@ -115,8 +118,8 @@ class Reader:
         """All rows, at once in memory. BigQueryError where the query fails or the service is away."""
         with turn(self._endpoints), _told(self._endpoints, self._project):
             # The emulator answers a wrong query as it would an accident, which the client would try again.
-            retry = None if self._endpoints.bigquery else DEFAULT_RETRY.with_timeout(_SECONDS)
-            rows = self._client.query_and_wait(sql, retry=retry, job_retry=None, api_timeout=_SECONDS)
+            retry = None if self._endpoints.bigquery else DEFAULT_RETRY.with_timeout(_QUERY_SECONDS)
+            rows = self._client.query_and_wait(sql, retry=retry, job_retry=None, api_timeout=_QUERY_SECONDS)
             return rows.to_arrow(create_bqstorage_client=False)
 
     def check(self, tables: Iterable[Table] = tuple(TABLES.values())) -> None:
