@@ -45,7 +45,7 @@ class NoFence:
     def has_acknowledged(self) -> bool:
         return False
 
-    def permit(self) -> None:
+    def permit(self, acknowledging: bool) -> None:
         pass
 
 
@@ -141,7 +141,6 @@ def whole_job(logs: Path, batch: int) -> Figures:
             env=environment, stdout=subprocess.PIPE, text=True)
         first = last = None
         for line in job.stdout:
-            print(round(time.perf_counter(),1), line.rstrip(), round(_cpu(job),1), flush=True)
             if found := re.match(r"([\d,]+) events read.* lag (\d[\d,]*) events", line):
                 now = time.perf_counter(), _cpu(job), int(found[1].replace(",", ""))
                 first = first or now
