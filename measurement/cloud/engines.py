@@ -3,8 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from measurement.local.run import check_flags
-from measurement.local.prism import ensure_prism, find_prism, prism_options
+from measurement.local.run import check_flags, engine_flags
 
 _INTERVAL_MS = 2_000  # Flink's checkpoints, unless said otherwise
 _DEFAULT_HOLD = 30.0  # s, of an engine whose checkpoints are not known
@@ -27,25 +26,24 @@ def engine(name: str, flags: list[str], say) -> Engine:
     given = {flag.partition("=")[0] for flag in flags}
     if "--job_endpoint" in given:  # a job server that runs already is used as it is
         ours = ["--streaming"] if "--runner" in given else ["--runner=PortableRunner", "--streaming"]
-        return _checked(ours, flags, False, _hold(flags, _DEFAULT_HOLD), 0.5)
+        return _checked(ours, flags, _hold(flags, _DEFAULT_HOLD), 0.5)
     if name == "prism":
-        return _checked(prism_options(find_prism() or ensure_prism(say)), flags, "--environment_type" not in given, 0.0, 1.0)
+        return Engine(engine_flags(name, flags, say), "--environment_type" not in given, 0.0, 1.0)
     if name == "flink":
         ours = ["--runner=FlinkRunner", "--streaming", "--finish_bundle_before_checkpointing"]
         if "--checkpointing_interval" not in given:
             ours.append(f"--checkpointing_interval={_INTERVAL_MS}")
-        return _checked(ours, flags, False, _hold([*ours, *flags], _DEFAULT_HOLD), 0.5)
+        return _checked(ours, flags, _hold([*ours, *flags], _DEFAULT_HOLD), 0.5)
     if name == "dataflow":  # commits a bundle, its state and its outputs together
         ours = ["--runner=DataflowRunner", "--streaming", "--enable_streaming_engine", "--experiments=use_runner_v2",
                 "--no_save_main_session"]
-        return _checked(ours, flags, False, 0.0, 5.0)
-    return _checked([f"--runner={name.capitalize()}Runner", "--streaming"], flags, False, _DEFAULT_HOLD, 0.5)
+        return _checked(ours, flags, 0.0, 5.0)
+    return Engine(engine_flags(name, flags, say), False, _DEFAULT_HOLD, 0.5)
 
 
-def _checked(ours: list[str], flags: list[str], in_process: bool, hold: float, read_seconds: float) -> Engine:
-    if flags or "--runner=PrismRunner" not in ours:
-        check_flags(ours, flags)
-    return Engine([*ours, *flags], in_process, hold, read_seconds)
+def _checked(ours: list[str], flags: list[str], hold: float, read_seconds: float) -> Engine:
+    check_flags(ours, flags)
+    return Engine([*ours, *flags], False, hold, read_seconds)
 
 
 def _hold(flags: list[str], default: float) -> float:

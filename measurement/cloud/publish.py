@@ -17,7 +17,7 @@ from google.pubsub_v1.types import pubsub as types
 from measurement.cloud.places import CloudError
 from measurement.cloud.pubsub_admin import PubSubAdmin
 from measurement.columnar.batch import AVRO
-from measurement.columnar.decode import Decoded, decode_blocks, decode_lines
+from measurement.columnar.decode import Decoded
 from measurement.io.endpoints import Endpoints
 from measurement.io.framing import READER_SCHEMA, Frame, WriterSchema, frames, zigzag
 from measurement.io.pubsub.api import channel
@@ -83,8 +83,7 @@ def _requests(topic: str, messages: Iterator[bytes]) -> Iterator:
 
 
 def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]:
-    for frame in _abreast(paths):
-        decoded = _decoded(frame)
+    for frame, decoded in _abreast(paths):
         datums = [decoded.payloads[i] for i in range(len(decoded.payloads))]
         broken = [raw for *_, raw in decoded.failed if raw]
         if frame.encoding == AVRO and batch > 1:
@@ -102,26 +101,21 @@ def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]
             yield data
 
 
-def _decoded(frame: Frame) -> Decoded:
-    if frame.encoding == AVRO:
-        return decode_blocks(frame.pieces, frame.counts, frame.schema.parsed, frame.schema.program)
-    return decode_lines(frame.pieces)
-
-
-def _abreast(paths: list[Path]) -> Iterator[Frame]:
-    """The files' frames, always that of the file which is furthest behind in event time."""
+def _abreast(paths: list[Path]) -> Iterator[tuple[Frame, Decoded]]:
+    """The files' frames and their events, always those of the file which is furthest behind in event time."""
     reading = {path: frames(path, _FRAME_EVENTS, _FRAME_EVENTS) for path in paths}
     behind = dict.fromkeys(paths, np.iinfo(np.int64).min)
     while reading:
         path = min(reading, key=behind.__getitem__)
-        frame = next(reading[path], None)
-        if frame is None:
+        found = next(reading[path], None)
+        if found is None:
             del reading[path]
             continue
-        times = _decoded(frame[0]).values[:, _TIME]
+        frame, decoded = found[0], found[0].decoded()
+        times = decoded.values[:, _TIME]
         if len(times):
             behind[path] = max(behind[path], int(np.median(times)))
-        yield frame[0]
+        yield frame, decoded
 
 
 def _container(schema: WriterSchema, datums: list[bytes]) -> bytes:

@@ -3,15 +3,13 @@
 import threading
 from dataclasses import dataclass
 from functools import lru_cache
-from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 
 from measurement.io.bigquery_admin import Reader
 from measurement.io.endpoints import Endpoints
 from measurement.model.tables import Table
-
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+from measurement.monitors.ledger import text
 
 
 @dataclass(frozen=True)
@@ -24,7 +22,7 @@ class StoredRows:
 
     def latest(self, table: Table, since: int | None, until: int | None) -> pa.Table:
         hour = table.key[0].name
-        limits = [f"{hour} {sign} TIMESTAMP '{_text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
+        limits = [f"{hour} {sign} TIMESTAMP '{text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
         where = f" WHERE {' AND '.join(limits)}" if limits else ""
         with _one_reads:  # the shards of a table in one process ask for the same
             return _read(self, f"SELECT * FROM `{self.dataset}.{table.name}_latest`{where}")
@@ -37,7 +35,3 @@ _one_reads = threading.Lock()
 def _read(stored: StoredRows, sql: str) -> pa.Table:
     with Reader(stored.endpoints, stored.dataset) as reader:
         return reader.query(sql)
-
-
-def _text(micros: int) -> str:
-    return (_EPOCH + timedelta(microseconds=micros)).strftime("%Y-%m-%d %H:%M:%S+00")

@@ -14,8 +14,7 @@ from apache_beam.coders import PickleCoder, registry
 from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
-from measurement.columnar.batch import AVRO, NO_WATERMARK
-from measurement.columnar.decode import decode_blocks, decode_lines
+from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
 from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
@@ -69,25 +68,17 @@ class _Cursor:
             # A resumed file is cut as it would have been, so that the files are read in the same order.
             first = FRAME_EVENTS if self.offset else _PEEK_EVENTS
             self._frames = frames(Path(file.path), FRAME_EVENTS, first, self.offset)
-        self._next: tuple[Frame, int] | None = None
+        self._next: tuple[Frame | replays.Replayed, int] | None = None
         if not self.done:
             self._advance()
             if file.replay:
                 self.watermark.state[1] = END  # what counts is where the files ended
             elif self.offset == 0 and not self.done:
-                self.watermark.open(accepted_times(self._decoded(), file.clock, policy))
+                self.watermark.open(accepted_times(self._next[0].decoded(), file.clock, policy))
 
     def _advance(self) -> None:
         self._next = next(self._frames, None)
         self.done = self._next is None
-
-    def _decoded(self):
-        frame = self._next[0]
-        if isinstance(frame, replays.Replayed):
-            return frame.decoded()
-        if frame.encoding == AVRO:
-            return decode_blocks(frame.pieces, frame.counts, frame.schema.parsed, frame.schema.program)
-        return decode_lines(frame.pieces)
 
     def read(self, others: int, policy: Policy) -> Intake:
         """The next frame, judged; the cursor moves on."""
@@ -95,7 +86,7 @@ class _Cursor:
         origin = Origin(self.file.name, np.array(frame.positions, np.int64), frame.encoding,
                         frame.schema.id if frame.schema else None, np.full(len(frame.positions), self.file.clock))
         edge = {self.file.clock // MICROS_PER_HOUR * MICROS_PER_HOUR: (frame.messages, frame.events, frame.bytes)}
-        intake = take_in(self._decoded(), origin, edge, policy, self.watermark, others, is_robot)
+        intake = take_in(frame.decoded(), origin, edge, policy, self.watermark, others, is_robot)
         self.offset = behind
         self._advance()
         return intake

@@ -1,6 +1,6 @@
 """Input files as frames: whole datums or lines with where they stood, counted at the source's edge.
 
-Nothing here decodes an event. What is counted as received (table ``intake``) comes from the container's own block
+Nothing is decoded to count it. What is counted as received (table ``intake``) comes from the container's own block
 headers and from line ends, so that ``reconcile`` compares this count with what the decoder and the state machines say
 became of each event.
 """
@@ -17,6 +17,7 @@ import orjson
 
 from measurement.columnar.avro import Program
 from measurement.columnar.batch import AVRO, JSON
+from measurement.columnar.decode import Decoded, decode_blocks, decode_lines
 from measurement.model.events import SCHEMA
 
 SUFFIXES = (".avro", ".jsonl", ".avro.gz", ".jsonl.gz")
@@ -47,6 +48,11 @@ class Frame:
     @property
     def bytes(self) -> int:
         return sum(map(len, self.pieces))
+
+    def decoded(self) -> Decoded:
+        if self.encoding == JSON:
+            return decode_lines(self.pieces)
+        return decode_blocks(self.pieces, self.counts, self.schema.parsed, self.schema.program)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from apache_beam.coders import Coder
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake
-from measurement.io.publication import REJECTED
+from measurement.io.publication import REJECTED, ipc
 
 _VERSION = 1
 _TIMES = ("event_time", "received_at")  # µs
@@ -42,12 +42,7 @@ class IntakeCoder(Coder):
 
 
 def _encoded(rejects: list[dict]) -> bytes:
-    if not rejects:
-        return b""
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, REJECTED) as writer:
-        writer.write_table(pa.Table.from_pylist(rejects, REJECTED))
-    return sink.getvalue().to_pybytes()
+    return ipc(pa.Table.from_pylist(rejects, REJECTED)) if rejects else b""
 
 
 def _decoded(encoded: memoryview) -> list[dict]:

@@ -15,6 +15,14 @@ def schema(table: Table) -> pa.Schema:
     return pa.schema([pa.field(c.name, _ARROW[c.type], not c.required) for c in table.columns])
 
 
+def ipc(table: pa.Table) -> bytes:
+    """A table as an Arrow stream, the form in which rows travel."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue().to_pybytes()
+
+
 def of_revisions(table: Table, revisions: Revisions, generation: int, rule_version: str, now: int) -> pa.Table:
     """The rows to append to a totals table; ``now`` (µs) is their published_at."""
     n = len(revisions)

@@ -4,9 +4,8 @@ from dataclasses import dataclass
 
 from measurement.model.events import COUNTS, DIMENSIONS
 
-# BigQuery's type names; DUCKDB gives DuckDB's.
+# BigQuery's type names; measurement/model/sql.py gives DuckDB's.
 STRING, TIMESTAMP, INT64, BYTES = "STRING", "TIMESTAMP", "INT64", "BYTES"
-DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB"}
 
 
 @dataclass(frozen=True)

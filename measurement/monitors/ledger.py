@@ -87,7 +87,7 @@ def balance(query: Query, dataset: str, state: str, join_horizon: int) -> Result
         until = complete_until(query, dataset)
         if until is None:
             return result
-        result.settled = until - join_horizon - MICROS_PER_HOUR
+        result.settled = micros(until) - join_horizon - MICROS_PER_HOUR
     else:
         _totals(one, result)
     limit = "TRUE" if result.settled is None else f"window_start < TIMESTAMP '{text(result.settled)}'"
@@ -111,10 +111,10 @@ def _totals(one, result: Result) -> None:
         result.unbalanced.append(f"clicks counted in the ledger {clicked:,}, delivered {delivered:,}")
 
 
-def complete_until(query: Query, dataset: str) -> int | None:
-    """µs before which every hour is closed; None if none is."""
+def complete_until(query: Query, dataset: str) -> datetime | None:
+    """The time before which every hour is closed; None if none is."""
     [(hour,)] = query("SELECT max(window_start) FROM {delivery} WHERE status <> 'provisional'".format(**tables(dataset)))
-    return None if hour is None else micros(hour) + MICROS_PER_HOUR
+    return None if hour is None else hour + timedelta(hours=1)
 
 
 def micros(time: datetime) -> int:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from measurement.monitors.ledger import Query, Result, tables
+from measurement.monitors.ledger import Query, Result, complete_until, tables
 
 _HOURS = """
 SELECT worst, count(*) FROM (
@@ -11,7 +11,6 @@ SELECT worst, count(*) FROM (
     WHEN logical_or(status = 'restated') THEN 'restated' ELSE 'final' END AS worst
   FROM {delivery} GROUP BY 1) AS hours GROUP BY 1
 """
-_UNTIL = "SELECT timestamp_add(max(window_start), INTERVAL 1 HOUR) FROM {delivery} WHERE status <> 'provisional'"
 
 
 @dataclass
@@ -32,8 +31,6 @@ class Status:
 
 
 def of_tables(query: Query, dataset: str, result: Result, generation: int, began: datetime, ended: datetime | None) -> Status:
-    names = tables(dataset)
-    hours = {worst: int(n) for worst, n in query(_HOURS.format(**names))}
-    [(until,)] = query(_UNTIL.format(**names))
+    hours = {worst: int(n) for worst, n in query(_HOURS.format(**tables(dataset)))}
     told = result.holds if result.settled is not None or not result.under_way else None
-    return Status(generation, result.state, began, ended, until, result.received, result.outcomes, hours, told)
+    return Status(generation, result.state, began, ended, complete_until(query, dataset), result.received, result.outcomes, hours, told)

@@ -10,7 +10,7 @@ from apache_beam.pvalue import TaggedOutput
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake
-from measurement.io.publication import REJECTED
+from measurement.io.publication import REJECTED, ipc
 from measurement.transforms.config import RunConfig
 
 EVENTS, TALLIES, ROWS, REJECTS = "events", "tallies", "rows", "rejects"
@@ -21,13 +21,6 @@ Rows = beam.typehints.KV[str, bytes]  # a table's name and rows to append to it,
 
 def now_micros() -> int:
     return time.time_ns() // 1_000
-
-
-def ipc(table: pa.Table) -> bytes:
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table)
-    return sink.getvalue().to_pybytes()
 
 
 def rejects_by_shard(rejects: list[dict], config: RunConfig) -> list[Rows]:

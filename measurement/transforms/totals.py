@@ -6,13 +6,13 @@ import numpy as np
 
 from measurement.columnar import stored
 from measurement.columnar.batch import NO_WATERMARK
-from measurement.io.publication import of_revisions
+from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
 from measurement.model.tables import DELIVERY, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import ipc, now_micros
+from measurement.transforms.distribute import now_micros
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 

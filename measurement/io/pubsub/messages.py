@@ -148,15 +148,13 @@ class Schemas:
 def frames(messages: list[Message], schemas: Schemas) -> list[MessageFrame]:
     """The messages in their order, gathered by encoding and schema."""
     out: dict[tuple, MessageFrame] = {}
-    plain = [m for m in messages if not m.attributes and m.data[:1] not in _OTHER_FORMS]
+    plain, others = [], []
+    for message in messages:
+        (others if message.attributes or message.data[:1] in _OTHER_FORMS else plain).append(message)
     if plain:
         out[AVRO, READER_SCHEMA.id, False] = frame = MessageFrame(AVRO, READER_SCHEMA)
         frame.add_datums(plain)
-    if len(plain) == len(messages):
-        return list(out.values())
-    for message in messages:
-        if not message.attributes and message.data[:1] not in _OTHER_FORMS:
-            continue
+    for message in others:
         encoding, schema, in_blocks, pieces = _taken_apart(message, schemas)
         key = encoding, schema.id if schema else None, in_blocks
         if key not in out:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-from google.api_core.client_options import ClientOptions
 from google.api_core.exceptions import InvalidArgument, NotFound
 from google.pubsub_v1.services.schema_service import SchemaServiceClient
 from google.pubsub_v1.services.schema_service.transports import SchemaServiceGrpcTransport
@@ -17,8 +16,7 @@ def look_up(endpoints: Endpoints) -> Callable[[str, str], str | None]:
 
     def text(name: str, revision: str) -> str | None:
         if not client:
-            client.append(SchemaServiceClient(transport=SchemaServiceGrpcTransport(channel=channel(endpoints)))
-                          if endpoints.pubsub else SchemaServiceClient(client_options=ClientOptions()))
+            client.append(SchemaServiceClient(transport=SchemaServiceGrpcTransport(channel=channel(endpoints))))
         try:
             return client[0].get_schema(name=f"{name}@{revision}" if revision else name).definition
         except (NotFound, InvalidArgument):
