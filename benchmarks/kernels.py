@@ -15,6 +15,8 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
 os.environ["POLARS_MAX_THREADS"] = "1"  # read when Polars is imported
@@ -28,9 +30,10 @@ import pyruhvro
 
 from benchmarks.report import Figures, Truth, interleaved, keyed, machine, publish, rates
 from measurement.columnar import identify
-from measurement.columnar.batch import AVRO, DIMS, NO_WATERMARK, ROW, EventBatch
-from measurement.columnar.decode import Decoded, blobs, decode_blocks, decode_datums
+from measurement.columnar.batch import AVRO, DIMS, NO_WATERMARK, ROW, EventBatch, blobs
+from measurement.columnar.decode import Decoded, decode_blocks, decode_datums
 from measurement.columnar.deltas import Deltas
+from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.columnar.judge import ACCEPTED, SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO, judge
 from measurement.columnar.table import Keys
@@ -40,15 +43,16 @@ from measurement.io.publication import of_revisions
 from measurement.io.watermark import END, FileWatermark
 from measurement.model import events as e
 from measurement.model.policy import Policy
-from measurement.model.tables import DELIVERY, TOTALS
+from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, TOTALS
 from measurement.rules.robots import is_robot
 from measurement.simulate import SimulateOptions, simulate
+from measurement.state.credits import CreditsShard
 from measurement.state.join import JoinShard
 from measurement.state.orders import OrdersShard
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 
 POLICY = Policy()
-SHARDS, DELIVERY_SHARDS = 4, 2  # as the job has them (measurement/transforms/config.py)
+SHARDS, USER_SHARDS, DELIVERY_SHARDS = 4, 2, 2  # as the job has them (measurement/transforms/config.py)
 PEER_EVENTS = 100_000  # enough for the stateless kernels; Python objects of more would only fill memory
 REMEMBERED = 1_000_000, 5_000_000
 BATCH = 16_384  # events of a batch of the dedup
@@ -146,7 +150,7 @@ def identifying(frames_: list[Frame], runs: int) -> Figures:
     same("identity", groups(ids), groups(list(zip(hashed["id_hi"], hashed["id_lo"]))))
     impressions = rows["type"] == e.IMPRESSION
     same("dimensions", groups(rows["dims"][impressions].tolist()), groups(dims))
-    same("dimensions", len(batch.dims), len(set(dims)), len(distinct))
+    same("dimensions", len(np.unique(rows["dims"][impressions])), len(set(dims)), len(distinct))
 
     events = sum(map(len, chosen))
     seconds = interleaved({
@@ -389,7 +393,7 @@ def _totals(table) -> TotalsShard:
     counting = POLICY.counting
     horizon = counting.dedup_horizon + counting.join_horizon + e.MICROS_PER_HOUR
     return TotalsShard(len(table.texts), len(table.values), counting.allowed_lateness,
-                       horizon if table is DELIVERY else max(horizon, LEDGER_HORIZON))
+                       horizon if table in (DELIVERY, CREDITS, ATTRIBUTION) else max(horizon, LEDGER_HORIZON))
 
 
 def _total_all(deltas: list[Deltas]) -> TotalsShard:
@@ -439,6 +443,7 @@ class Together:
         self.outcomes: Counter = Counter()
         self.joins = [JoinShard(POLICY.counting) for _ in range(SHARDS)]
         self.orders = OrdersShard(POLICY.counting)
+        self.credits = [CreditsShard(POLICY.attribution, POLICY.counting) for _ in range(USER_SHARDS)]
         self.totals: dict[str, TotalsShard] = {}
         self.watermark = FileWatermark()
         self.events = 0
@@ -483,18 +488,38 @@ class Together:
         return effects
 
     def _settle(self, effects) -> None:
-        ledger = Counter(effects.ledger)
+        ledger, told = Counter(effects.ledger), [effects.facts]
         if effects.orders is not None:
-            ledger.update(self.timed("orders", lambda: self.orders.absorb(effects.orders)))
+            counted, facts = self.timed("orders", lambda: self.orders.absorb(effects.orders))
+            ledger.update(counted)
+            told.append(facts)
+        for facts in told:
+            if facts is not None:
+                self._credit(facts)
         if effects.delivery is not None:
             for part, deltas in effects.delivery.split(DELIVERY_SHARDS):
                 self._tallies([(f"delivery/{part}", deltas)])
         if ledger:
-            self._tallies([("ledger", Deltas.tally("ledger", {k: (n,) for k, n in ledger.items() if n}))])
+            self._tallies([("ledger", Deltas.tally({k: (n,) for k, n in ledger.items() if n}))])
+
+    def _credit(self, facts: Facts) -> None:
+        for shard, encoded in self.timed("facts: split and encode", lambda: [(s, part.encode()) for s, part in facts.split(USER_SHARDS)]):
+            self.bytes["facts"] += len(encoded)
+            part = self.timed("facts: decode", lambda: Facts.decode(encoded))
+            credited = self.timed("credits", lambda: self._credited(self.credits[shard], part))
+            changed = [] if credited.credits is None else credited.credits.split(DELIVERY_SHARDS)
+            self._tallies([(f"conversion_credits/{s}", deltas) for s, deltas in changed])
+            if credited.attribution is not None:
+                self._tallies([("attribution", credited.attribution)])
+
+    def _credited(self, shard: CreditsShard, facts: Facts):
+        credited = shard.absorb(facts)
+        self.bytes["credits' log"] += sum(len(run) for _, run in shard.take_changes().appended)
+        return credited
 
     def _tallies(self, tallies) -> None:
         for key, deltas in tallies:
-            self.timed("totals", lambda: self._absorb(key, Deltas.decode(deltas.encode())))
+            self.timed(_stage(key), lambda: self._absorb(key, Deltas.decode(deltas.encode())))
             if key == "ledger":
                 for outcome, n in zip(deltas.codes[:, 2].tolist(), deltas.counts[:, 0].tolist()):
                     self.outcomes[deltas.labels[outcome]] += n
@@ -504,11 +529,15 @@ class Together:
         if shard is None:
             shard = self.totals[key] = _totals(TOTALS[key.partition("/")[0]])
         shard.absorb(deltas)
-        self.bytes["totals' log"] += sum(len(run) for _, run in shard.take_changes().appended)
+        self.bytes["totals' log" if _stage(key) == "totals" else "credits' totals' log"] += sum(len(run) for _, run in shard.take_changes().appended)
 
     def _publish(self) -> list:
         return [of_revisions(TOTALS[key.partition("/")[0]], revisions, 1, "rules", 0)
                 for key, shard in self.totals.items() for revisions in shard.advance(_TO_THE_END, 1)]
+
+
+def _stage(key: str) -> str:
+    return "totals of credits" if TOTALS[key.partition("/")[0]] in (CREDITS, ATTRIBUTION) else "totals"
 
 
 def together(log: Path, runs: int) -> tuple[Figures, Figures]:
@@ -518,6 +547,7 @@ def together(log: Path, runs: int) -> tuple[Figures, Figures]:
         done = done[run == 1 :] + [Together().run(log)] if run != 1 else [Together().run(log)]
     truth = Truth.read(log.parent)
     same("outcomes", dict(+done[-1].outcomes), truth.outcomes)
+    same("attribution", _attribution(done[-1].rows), _told(log.parent))
     delivery: dict[tuple, tuple] = {}
     for table in done[-1].rows:  # a row's later revision behind its earlier one
         if set(e.COUNTS) <= set(table.column_names):
@@ -533,12 +563,30 @@ def together(log: Path, runs: int) -> tuple[Figures, Figures]:
     other = middle.whole - sum(middle.seconds.values())
     speed.add("between them", round(other / events * 1e6, 3), f"{other / middle.whole:.1%}")
     speed.notes.append(f"{events / middle.whole:,.0f} events/s a core ({events / done[-1].whole:,.0f} to {events / done[0].whole:,.0f}); "
-                       f"outcomes and delivery are the simulator's truth")
+                       f"outcomes, delivery and attribution are the simulator's truth")
     sizes = Figures("bytes an event, of the events in the log", ("what", "bytes"))
     sizes.add("input", log.stat().st_size / events)
     for what, size in middle.bytes.items():
         sizes.add({"batches": "between stages, compressed"}.get(what, what), size / events)
     return speed, sizes
+
+
+def _attribution(tables: list) -> dict[tuple, tuple]:
+    """The sums by key, of a row's revisions the last."""
+    found, names = {}, [c.name for c in ATTRIBUTION.body]
+    for table in tables:
+        if set(names) <= set(table.column_names):
+            table = table.set_column(table.column_names.index("window_start"), "window_start", table["window_start"].cast("int64"))
+            for hour, *texts, credit, micros in zip(*(table[name].to_pylist() for name in names)):
+                found[hour, *texts] = Decimal(credit), micros
+    return {key: sums for key, sums in found.items() if any(sums)}
+
+
+def _told(log: Path) -> dict[tuple, tuple]:
+    names, told = [c.name for c in ATTRIBUTION.body], orjson.loads((log / "truth.json").read_bytes())["attribution"]
+    rows = (map(dict(zip(told["columns"], row)).get, names) for row in told["rows"])
+    return {(round(datetime.fromisoformat(hour).timestamp() * 1e6), *texts): (Decimal(credit), micros)
+            for hour, *texts, credit, micros in rows}
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ import numpy as np
 from benchmarks.report import RESULTS, Figures, machine, publish
 from measurement.columnar.batch import NO_WATERMARK, EventBatch
 from measurement.columnar.deltas import Deltas
+from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake
 from measurement.io import archive
 from measurement.io.bigquery_rows import serialized
@@ -30,10 +31,11 @@ from measurement.io.files import FileSource, InputFile
 from measurement.io.publication import of_revisions
 from measurement.io.pubsub.messages import Message
 from measurement.model import events as e
-from measurement.model.tables import DELIVERY
+from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY
 from measurement.simulate import SimulateOptions, simulate
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import rejects_by_shard, tallies_by_shard
+from measurement.transforms.credits import Credits
+from measurement.transforms.distribute import facts_by_shard, rejects_by_shard, tallies_by_shard
 from measurement.transforms.join import Join, _by_order, _reject
 from measurement.transforms.orders import Orders
 from measurement.transforms.rejects import Rejects
@@ -60,6 +62,8 @@ class Weighed:
     rejects: int = 0
     memory: float = 0.0  # bytes of a join machine's arrays, an identity
     restored: float = 0.0  # bytes of a join's log restored in a processor second
+    touches: int = 0
+    touched: float = 0.0  # bytes of the credits machines' touches, a touch
     bytes: dict[str, float] = field(default_factory=dict)  # a row or an event of each store
     split: dict[int, tuple[float, float]] = field(default_factory=dict)  # by shards: bytes an event
 
@@ -84,6 +88,8 @@ def a_event(logs: list[Weighed]) -> Figures:
         figures.add(f"held in state after the day: {name}", "bytes", *(it.kept[name] / it.events for it in logs))
     figures.add("memory of the join's machine, an identity", "bytes", *(it.memory for it in logs))
     figures.add("restoring a join's log", "MB a s", *(it.restored / 1e6 for it in logs))
+    figures.add("touches remembered", "an event", *(it.touches / it.events for it in logs))
+    figures.add("memory of attribution's machine, a touch", "bytes", *(it.touched for it in logs))
     for name in ("payload as published", "archive (Avro, deflate)"):
         figures.add(name, "bytes", *(it.bytes[name] for it in logs))
     figures.add("rejects", "rows a million", *(it.rejects / it.events * 1e6 for it in logs))
@@ -110,9 +116,9 @@ def a_row(logs: list[Weighed]) -> Figures:
 
 def a_split(it: Weighed) -> Figures:
     figures = Figures(f"bytes an event of an element of {ELEMENT_MESSAGES:,}, split by shard", (
-        "shards", "events a part", "as the job has it", "each part with its own dims and labels only"))
-    for shards, (whole, cut) in it.split.items():
-        figures.add(f"{shards:,}", ELEMENT_MESSAGES / shards, whole, cut)
+        "shards", "events a part", "as the job has it", "were the whole element's texts in every part"))
+    for shards, (own, whole) in it.split.items():
+        figures.add(f"{shards:,}", ELEMENT_MESSAGES / shards, own, whole)
     return figures
 
 
@@ -133,6 +139,9 @@ def weigh(events: int) -> Weighed:
         joins = [machine for (stage, _), machine in job.machines.items() if stage == "join"]
         it.memory = sum(m.entries.nbytes + m.table.nbytes for m in joins) / sum(m.count for m in joins)
         it.restored = job.restore()
+        credits = [machine.state_bytes() for (stage, _), machine in job.machines.items() if stage == "credits"]
+        it.touches = sum(held["touches"] for held in credits)
+        it.touched = sum(held["touch bytes"] for held in credits) / it.touches
         it.bytes["payload as published"] = float(np.mean([len(p) for p in sample]))
         kept = Path(folder, "archive")
         kept.mkdir()
@@ -154,30 +163,15 @@ def intakes(files: list[InputFile]):
 
 
 def split(batch: EventBatch) -> dict[int, tuple[float, float]]:
-    """Bytes an event of an element's parts, by shards: as they are, and with no dims and labels but their own."""
-    first = batch.rows[:ELEMENT_MESSAGES]
-    element = _cut(EventBatch(first, batch.dims, batch.payloads.slice(0, ELEMENT_MESSAGES), batch.labels))
+    """Bytes an event of an element's parts, by shards: as they are, and were all of the element's dims and labels in each."""
+    first = batch.rows[:ELEMENT_MESSAGES].copy()
+    element = EventBatch(first, batch.dims, batch.payloads.slice(0, ELEMENT_MESSAGES), batch.labels).own()
     out = {}
     for shards in SHARDS:
         parts = [part for _, part in element.split(shards)]
-        sizes = (sum(len(part.encode()) for part in some) for some in (parts, map(_cut, parts)))
-        out[shards] = tuple(size / ELEMENT_MESSAGES for size in sizes)
+        whole = [EventBatch(part.rows, element.dims, part.payloads, element.labels) for part in parts]
+        out[shards] = tuple(sum(len(part.encode()) for part in some) / ELEMENT_MESSAGES for some in (parts, whole))
     return out
-
-
-def _cut(batch: EventBatch) -> EventBatch:
-    rows = batch.rows.copy()
-    of_dims = rows["type"] == e.IMPRESSION
-    used, rows["dims"][of_dims] = np.unique(rows["dims"][of_dims], return_inverse=True)
-    dims = batch.dims[used]
-    named = [rows[column] for column in ("source", "file", "schema")]
-    codes = np.unique(np.concatenate([*named, rows["dims"][~of_dims], dims["codes"].ravel()]))
-    codes = codes[codes >= 0]
-    for column in named:
-        column[:] = np.where(column < 0, -1, np.searchsorted(codes, column))
-    rows["dims"][~of_dims] = np.where(rows["dims"][~of_dims] < 0, -1, np.searchsorted(codes, rows["dims"][~of_dims]))
-    dims["codes"] = np.where(dims["codes"] < 0, -1, np.searchsorted(codes, dims["codes"]))
-    return EventBatch(rows, dims, batch.payloads, [batch.labels[c] for c in codes.tolist()])
 
 
 class _Job:
@@ -185,7 +179,8 @@ class _Job:
 
     def __init__(self, it: Weighed):
         self._it, self.machines, self._logs = it, {}, {}
-        self._stages = {"join": Join(CONFIG), "orders": Orders(CONFIG), "rejects": Rejects(CONFIG), "totals": Totals(CONFIG)}
+        self._stages = {"join": Join(CONFIG), "orders": Orders(CONFIG), "credits": Credits(CONFIG), "rejects": Rejects(CONFIG),
+                        "totals": Totals(CONFIG)}
 
     def take(self, intake: Intake) -> None:
         self._it.events += len(intake.batch.rows) + len(intake.rejects)
@@ -205,8 +200,9 @@ class _Job:
 
     def end(self) -> None:
         """Weighs the state, then publishes every delivery row once."""
-        for (stage, _), bags in self._logs.items():
-            self._it.kept[stage] += sum(len(run) for runs in bags.values() for run in runs)
+        for (stage, key), bags in self._logs.items():
+            of_credits = key.partition("/")[0] in (CREDITS.name, ATTRIBUTION.name)
+            self._it.kept["totals of credits" if of_credits else stage] += sum(len(run) for runs in bags.values() for run in runs)
         rows = [of_revisions(DELIVERY, self._machine("totals", key).flush(1), 1, CONFIG.rule_version, 0)
                 for stage, key in self._logs if stage == "totals" and key.startswith("delivery")]
         count = sum(r.num_rows for r in rows)
@@ -228,32 +224,44 @@ class _Job:
             self._logs[stage, key] = {}
         return self.machines[stage, key]
 
-    def _written(self, stage: str, key: str) -> None:
+    def _written(self, stage: str, key: str, name: str = "") -> None:
         changes, bags = self.machines[stage, key].take_changes(), self._logs[stage, key]
         for slot in changes.cleared:
             bags.pop(slot, None)
         for slot, run in changes.appended:
             bags.setdefault(slot, []).append(run)
-            self._it.logged[stage] += len(run)
+            self._it.logged[name or stage] += len(run)
 
     def _joined(self, effects) -> None:
         if effects.delivery is not None:
             self._tally("delivery", effects.delivery)
         if effects.ledger:
-            self._tally("ledger", Deltas.tally("ledger", {k: (n,) for k, n in effects.ledger.items() if n}))
+            self._tally("ledger", Deltas.tally({k: (n,) for k, n in effects.ledger.items() if n}))
         self._rejected([_reject(*rejected) for rejected in effects.rejects])
         for shard, batch in _by_order(effects.orders, CONFIG.event_shards) if effects.orders is not None else ():
             self._it.shuffled["orders"] += len(batch.encode())
-            ledger = self._machine("orders", shard).absorb(batch)
+            ledger, facts = self._machine("orders", shard).absorb(batch)
             self._written("orders", shard)
             if ledger:
-                self._tally("ledger", Deltas.tally("ledger", {k: (n,) for k, n in ledger.items() if n}))
+                self._tally("ledger", Deltas.tally({k: (n,) for k, n in ledger.items() if n}))
+            self._told(facts)
+        self._told(effects.facts)
+
+    def _told(self, facts: Facts | None) -> None:
+        for shard, part in facts_by_shard(facts, CONFIG):
+            self._it.shuffled["facts"] += len(part.encode())
+            credited = self._machine("credits", shard).absorb(part)
+            self._written("credits", shard)
+            for table, deltas in (CREDITS, credited.credits), (ATTRIBUTION, credited.attribution):
+                if deltas is not None:
+                    self._tally(table.name, deltas)
 
     def _tally(self, table: str, deltas: Deltas) -> None:
         for key, part in tallies_by_shard(table, deltas, CONFIG):
-            self._it.shuffled["tallies"] += len(part.encode())
+            of_credits = table in (CREDITS.name, ATTRIBUTION.name)
+            self._it.shuffled["tallies of credits" if of_credits else "tallies"] += len(part.encode())
             self._machine("totals", key).absorb(part)
-            self._written("totals", key)
+            self._written("totals", key, "totals of credits" if of_credits else "totals")
 
     def _rejected(self, rejects: list[dict]) -> None:
         self._it.rejects += len(rejects)

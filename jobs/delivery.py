@@ -1,10 +1,11 @@
-"""The delivery job: from a source's intake to published hourly totals, rejects and the ledger."""
+"""The delivery job: from a source's intake to published hourly totals, credits, rejects and the ledger."""
 
 import apache_beam as beam
 
 from measurement.transforms import coders as _registered  # noqa: F401 (registers the batches' coders)
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import EVENTS, REJECTS, ROWS, TALLIES, Distribute, Keyed, Rows, Tally
+from measurement.transforms.credits import Credits
+from measurement.transforms.distribute import EVENTS, FACTS, REJECTS, ROWS, TALLIES, Distribute, Keyed, Known, Rows, Tally
 from measurement.transforms.join import ORDERS, Join
 from measurement.transforms.orders import Orders
 from measurement.transforms.rejects import Rejects
@@ -23,16 +24,21 @@ class Delivery(beam.PTransform):
         taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, TALLIES, REJECTS)
         joined = (
             typed(taken[EVENTS], Keyed)
-            | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, REJECTS, ORDERS)
+            | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, REJECTS, ORDERS, FACTS)
         )
-        ordered = typed(joined[ORDERS], Keyed) | "Orders" >> beam.ParDo(Orders(config)).with_output_types(Tally)
+        ordered = typed(joined[ORDERS], Keyed) | "Orders" >> beam.ParDo(Orders(config)).with_outputs(TALLIES, FACTS)
+        credited = (
+            (typed(joined[FACTS], Known), typed(ordered[FACTS], Known))
+            | "Facts" >> beam.Flatten()
+            | "Credits" >> beam.ParDo(Credits(config)).with_output_types(Tally)
+        )
         rejected = (
             (typed(taken[REJECTS], Rows), typed(joined[REJECTS], Rows))
             | "Refused" >> beam.Flatten()
             | "Rejects" >> beam.ParDo(Rejects(config)).with_outputs(ROWS, TALLIES)
         )
         totals = (
-            (typed(taken[TALLIES], Tally), typed(joined[TALLIES], Tally), ordered, typed(rejected[TALLIES], Tally))
+            (*(typed(stage[TALLIES], Tally) for stage in (taken, joined, ordered, rejected)), credited)
             | "Tallies" >> beam.Flatten()
             | "Totals" >> beam.ParDo(Totals(config)).with_output_types(Rows)
         )

@@ -9,6 +9,7 @@ from measurement.io.bigtable import WriteBigtable
 from measurement.io.endpoints import Endpoints
 from measurement.io.pubsub.source import PubSubSource
 from measurement.transforms.config import RunConfig
+from measurement.transforms.end import End
 
 _ELEMENTS_A_BUNDLE = 4
 _POLL_SECONDS = 0.05
@@ -25,5 +26,5 @@ def stream(p: beam.Pipeline, source: PubSubSource, config: RunConfig, endpoints:
         # failure is then what it was to write before.
         | "Apart" >> beam.Reshuffle()
     )
-    rows | "BigQuery" >> beam.ParDo(WriteBigQuery(endpoints, dataset))
-    rows | "Bigtable" >> beam.ParDo(WriteBigtable(endpoints, instance))
+    rows | "BigQuery" >> beam.ParDo(WriteBigQuery(endpoints, dataset)) | "Stored" >> End()
+    rows | "Bigtable" >> beam.ParDo(WriteBigtable(endpoints, instance)) | "Served" >> End()

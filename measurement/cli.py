@@ -63,6 +63,7 @@ def run(
     bigquery: _BigQuery = None,
     policy: _Policy = None,
     engine: _Engine = "prism",
+    backfill: Annotated[bool, typer.Option("--backfill", help="local: files in any order of time; nothing in them is late, and hours close when all are read.")] = False,
     schemas: Annotated[Path | None, typer.Option(help="Cloud: a directory of writers' schemas (.avsc) beside version 1.")] = None,
     resume: Annotated[bool, typer.Option(help="Cloud: the engine has the last generation's state; it goes on.")] = False,
     until_idle: Annotated[bool, typer.Option(help="Cloud: end when nothing has come for --idle-seconds.")] = False,
@@ -75,8 +76,10 @@ def run(
 
         if out is None or not input:
             raise Failure("--input and --out are needed with --profile local")
-        _execute(Run(out, input, policy, engine, list(context.args)))
+        _execute(Run(out, input, policy, engine, list(context.args), backfill=backfill))
         return
+    if backfill:
+        raise Failure("--backfill: is of files, with --profile local; `measurement rebuild` makes hours anew from a cloud's archive")
     from measurement import cli_cloud
 
     cli_cloud.run(
@@ -210,6 +213,7 @@ def simulate(
     future_rate: Annotated[float | None, typer.Option(help="Events ahead of their receipt.")] = None,
     too_late_rate: Annotated[float | None, typer.Option(help="Events older than the dedup horizon.")] = None,
     undecodable_rate: Annotated[float | None, typer.Option(help="Datums that are none.")] = None,
+    policy: Annotated[Path | None, typer.Option(help="The policy file (YAML) that the truth's credits follow.")] = None,
 ) -> None:
     """Write a realistic event log and its truth; each kind of trouble is turned off with 0, or up."""
     given = {k: v for k, v in locals().items() if v is not None and k != "out"}
@@ -272,6 +276,40 @@ def head(out: _Out = None, rows: Annotated[int, typer.Option(help="So many of th
     from measurement.local import summary
 
     _reading(lambda warehouse: summary.show_head(warehouse, rows), out)
+
+
+@app.command()
+def paths(
+    out: _Out = None,
+    policy: _Policy = None,
+    advertiser: Annotated[str | None, typer.Option(help="Only this advertiser; all without it.")] = None,
+    from_: Annotated[datetime | None, typer.Option("--from", help="Conversions from then on, UTC.", formats=_TIMES)] = None,
+    to: Annotated[datetime | None, typer.Option(help="Conversions before then, UTC.", formats=_TIMES)] = None,
+    order: Annotated[int, typer.Option(help="Of the Markov chain: 1 to 3.")] = 1,
+    top: Annotated[int, typer.Option(help="So many campaigns, those with most last-touch credit; the others are summed.", min=1)] = 20,
+    html: Annotated[Path | None, typer.Option(help="Where the page goes; paths.html in --out without it.")] = None,
+    csv: Annotated[Path | None, typer.Option(help="All campaigns and models as rows, into this file.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Compare attribution models over stored paths, data-driven beside rule-based; exit 1 if nothing converted."""
+    from measurement.model import policy as policies
+    from measurement.paths import command
+
+    def read():
+        from measurement.local import facts
+
+        return _reading(lambda warehouse: facts.read(warehouse, rules), out)
+
+    try:
+        rules = policies.load(policy) if policy else policies.Policy()
+    except policies.PolicyError as error:
+        raise Failure(str(error)) from error
+    since, until = (None if t is None else round(t.replace(tzinfo=UTC).timestamp()) * 1_000_000 for t in (from_, to))
+    if not _warehouse(out).out.is_dir():
+        raise Failure(f"--out {out}: there is no such directory")
+    html = out / "paths.html" if html is None else html
+    raise typer.Exit(command.run(read, rules, advertiser=advertiser, since=since, until=until, order=order, top=top, html=html,
+                                 csv=csv, as_json=json_))
 
 
 def _on_cloud(profile: Profile, command: str) -> Profile:

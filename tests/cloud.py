@@ -7,7 +7,8 @@ import subprocess
 import sys
 import threading
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal
 from pathlib import Path
 
 import orjson
@@ -15,11 +16,10 @@ import orjson
 from measurement.io.bigquery_admin import Reader
 from measurement.io.bigtable_read import scan_all
 from measurement.io.endpoints import Endpoints
-from measurement.model.tables import DELIVERY
+from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, NUMERIC, TIMESTAMP, Table
 
 COMMAND = [sys.executable, "-m", "measurement.cli"]
-KEY = len(DELIVERY.key)
-COLUMNS = [c.name for c in DELIVERY.key + DELIVERY.values]
+SERVED, ANALYSED = (DELIVERY, ATTRIBUTION), (DELIVERY, CREDITS, ATTRIBUTION)  # by Bigtable, in BigQuery
 ALL_HOURS = 0, 4_102_444_800_000_000  # µs: 1970 to 2100
 
 
@@ -30,6 +30,7 @@ class Cloud:
     endpoints: Endpoints
     name: str
     scratch: Path
+    policy: Path | None = None
 
     @property
     def environment(self) -> dict[str, str]:
@@ -63,15 +64,19 @@ class Cloud:
 
     def job(self, *arguments, idle: int = 25) -> "Job":
         """A job that ends when nothing has come for ``idle`` seconds."""
-        return Job(self, ["run", *self.flags, "--until-idle", "--idle-seconds", str(idle), *arguments])
+        return Job(self, ["run", *self.flags, *self.counted, "--until-idle", "--idle-seconds", str(idle), *arguments])
 
-    def served(self) -> dict[tuple, tuple]:
-        """Delivery rows in Bigtable, rows of zeros left out."""
-        return _rows(scan_all(self.endpoints, self.instance, "delivery", *ALL_HOURS))
+    @property
+    def counted(self) -> list[str]:
+        return [] if self.policy is None else ["--policy", str(self.policy)]
 
-    def analysed(self) -> dict[tuple, tuple]:
-        """Delivery rows in BigQuery's latest view, rows of zeros left out."""
-        return _rows(self.query("SELECT * FROM `{dataset}.delivery_latest`"))
+    def served(self, table: Table = DELIVERY) -> dict[tuple, tuple]:
+        """Rows in Bigtable, rows of zeros left out."""
+        return _rows(table, scan_all(self.endpoints, self.instance, table.name, *ALL_HOURS).to_pylist())
+
+    def analysed(self, table: Table = DELIVERY) -> dict[tuple, tuple]:
+        """Rows in BigQuery's latest view, rows of zeros left out."""
+        return _rows(table, self.query(f"SELECT * FROM `{{dataset}}.{table.name}_latest`").to_pylist())
 
     def outcomes(self) -> dict[str, int]:
         rows = self.query("SELECT outcome, sum(events) AS n FROM `{dataset}.ledger_latest` GROUP BY 1").to_pylist()
@@ -116,14 +121,22 @@ class Job:
         self._log.close()
 
 
-def _rows(table) -> dict[tuple, tuple]:
-    rows = zip(*(table[c].to_pylist() for c in COLUMNS))
-    return {(row[0].isoformat(), *row[1:KEY]): row[KEY:] for row in rows if any(row[KEY:])}
+def _rows(table: Table, rows: list[dict]) -> dict[tuple, tuple]:
+    """Sums by all other columns of the contract."""
+    found = {tuple(_plain(row[c.name]) for c in table.identity): tuple(row[c.name] for c in table.values) for row in rows}
+    return {key: sums for key, sums in found.items() if any(sums)}
 
 
-def truth(directory: Path) -> dict[tuple, tuple]:
-    rows = orjson.loads((directory / "truth.json").read_bytes())["delivery"]
-    return {(datetime.fromisoformat(row[0]).isoformat(), *row[1:KEY]): tuple(row[KEY:]) for row in rows if any(row[KEY:])}
+def _plain(value):
+    return value.astimezone(UTC).isoformat() if isinstance(value, datetime) else value
+
+
+def truth(directory: Path, table: Table = DELIVERY) -> dict[tuple, tuple]:
+    read = {TIMESTAMP: datetime.fromisoformat, NUMERIC: Decimal}
+    rows = orjson.loads((directory / "truth.json").read_bytes())[table.name]
+    rows = rows if table is DELIVERY else rows["rows"]
+    return _rows(table, [{c.name: value if value is None or c.type not in read else read[c.type](value)
+                          for c, value in zip(table.body, row)} for row in rows])
 
 
 def outcomes(directory: Path) -> dict[str, int]:

@@ -16,15 +16,17 @@ import numpy as np
 from measurement.columnar.batch import AVRO, ENCODINGS, NO_WATERMARK, EventBatch
 from measurement.columnar.decode import Decoded, decode_datums, decode_lines
 from measurement.columnar.deltas import BECAUSE, NO_HOUR, Deltas
+from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Origin, accepted_times, take_in
 from measurement.io.watermark import END, FileWatermark
 from measurement.model.events import INVALID_REASONS, MICROS_PER_HOUR
 from measurement.model.policy import Policy
-from measurement.model.tables import TOTALS
+from measurement.model.tables import ATTRIBUTION, CREDITS, TOTALS
 from measurement.rules.robots import is_robot
 from measurement.state.totals import STATUSES, Revisions
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import tallies_by_shard
+from measurement.transforms.credits import Credits
+from measurement.transforms.distribute import SPLIT, facts_by_shard, tallies_by_shard
 from measurement.transforms.join import Join
 from measurement.transforms.orders import Orders
 from measurement.transforms.totals import Totals
@@ -39,6 +41,7 @@ class Engine:
 
     seed: int = 0
     event_shards: int = 1
+    user_shards: int = 1
     delivery_shards: int = 1
     frame: int = 1_000  # events in a frame at most
     lag: float = 0.0  # chance that what a frame became is not taken before the next one is read
@@ -79,6 +82,18 @@ class Outputs:
         """The counts of each row's highest revision, rows of zeros left out."""
         rows = {key: max(rows, key=lambda row: row.number).counts for key, rows in self.revisions[table].items()}
         return {key: counts for key, counts in rows.items() if any(counts)}
+
+    def credits(self) -> dict[tuple, tuple[int, int]]:
+        """Credit (10^-9) and micros by the columns of conversion_credits, as the oracle has them."""
+        named = {key: dict(zip(["conversion_time", *(c.name for c in CREDITS.texts)], key)) for key in self.latest(CREDITS.name)}
+        columns = [c.name for c in CREDITS.body if c.name not in ("credit", "value_micros")]
+        return {
+            tuple(int(of[c]) if c == "touch_time" and of[c] else of[c] for c in columns): self.latest(CREDITS.name)[key]
+            for key, of in named.items()
+        }
+
+    def attribution(self) -> dict[tuple, tuple[int, int]]:
+        return self.latest(ATTRIBUTION.name)
 
     def delivery(self) -> dict[tuple, tuple[int, ...]]:
         return self.latest("delivery")
@@ -140,16 +155,17 @@ class OrderVerdict:
 class Run:
     """One run of the job."""
 
-    def __init__(self, engine: Engine, heads: list[np.ndarray]):
+    def __init__(self, engine: Engine, heads: list[np.ndarray], policy: Policy = POLICY):
         """`heads`: for each file the event times of its accepted events, the first four at least."""
         self.engine = engine
         self.random = Random(engine.seed)
-        config = RunConfig("test", 1, 0, POLICY, engine.event_shards, engine.delivery_shards)
+        config = RunConfig("test", 1, 0, policy, engine.event_shards, engine.user_shards, engine.delivery_shards)
         self.config = config
         shards = range(engine.event_shards)
         self.joins = {shard: Keyed(lambda: Join(config).machine(shard)) for shard in shards}
         self.orders = {shard: Keyed(lambda: Orders(config).machine(shard)) for shard in shards}
-        keys = [*(f"delivery/{shard}" for shard in range(engine.delivery_shards)), *(t for t in TOTALS if t != "delivery")]
+        self.credits = {shard: Keyed(lambda: Credits(config).machine(shard)) for shard in range(engine.user_shards)}
+        keys = [key for t in TOTALS for key in ([f"{t}/{shard}" for shard in range(engine.delivery_shards)] if t in SPLIT else [t])]
         self.totals = {key: Keyed(lambda key=key: Totals(config).machine(key)) for key in keys}
         self.outputs = Outputs()
         self.tick = 0
@@ -234,7 +250,7 @@ class Run:
     def finish(self) -> None:
         """The source is at its end."""
         assert all(self.ended)
-        for stage in (self.joins, self.orders, self.totals):
+        for stage in (self.joins, self.orders, self.credits, self.totals):
             self.drain()
             for keyed in stage.values():
                 while self._happens(self.engine.timers / 2) and keyed.machine.next_due() is not None:
@@ -244,7 +260,7 @@ class Run:
             self._flush(key, keyed)
 
     def _all(self) -> list[Keyed]:
-        return [*self.joins.values(), *self.orders.values(), *self.totals.values()]
+        return [*self.joins.values(), *self.orders.values(), *self.credits.values(), *self.totals.values()]
 
     def _between(self) -> None:
         """What happens while nothing is read: timers, losses, publications; maybe some elements are taken."""
@@ -287,6 +303,10 @@ class Run:
             return limit
         for before in self.orders.values():
             limit = min(limit, before.held())
+        if keyed in self.credits.values():
+            return limit
+        for before in self.credits.values():
+            limit = min(limit, before.held())
         return limit
 
     def _happens(self, chance: float) -> bool:
@@ -311,11 +331,16 @@ class Run:
             if effects is not None:
                 self._effects(stamp, effects)
         elif isinstance(element, OrderVerdict):
-            self._ledger(stamp, self._call(keyed, lambda m: m.judge(element.entry, element.code, limit)))
+            self._ordered(stamp, *self._call(keyed, lambda m: m.judge(element.entry, element.code, limit)))
         elif keyed in self.joins.values():
             self._effects(stamp, self._call(keyed, lambda m: m.absorb(element)))
         elif keyed in self.orders.values():
-            self._ledger(stamp, self._call(keyed, lambda m: m.absorb(element)))
+            self._ordered(stamp, *self._call(keyed, lambda m: m.absorb(element)))
+        elif keyed in self.credits.values():
+            credited = self._call(keyed, lambda m: m.absorb(element))
+            for table, deltas in (CREDITS, credited.credits), (ATTRIBUTION, credited.attribution):
+                if deltas is not None:
+                    self._tally(stamp, table.name, deltas)
         else:
             self._call(keyed, lambda m: m.absorb(element))
             if self._happens(self.engine.flushes):
@@ -326,7 +351,7 @@ class Run:
         keyed.fired = max(keyed.fired, time)
         if keyed in self.joins.values():
             self._effects(time, self._call(keyed, lambda m: m.advance(time)))
-        elif keyed in self.orders.values():
+        elif keyed in self.orders.values() or keyed in self.credits.values():
             self._call(keyed, lambda m: m.advance(time))
         else:
             key = next(key for key, other in self.totals.items() if other is keyed)
@@ -344,7 +369,7 @@ class Run:
     def _effects(self, stamp: int, effects) -> None:
         if effects.delivery is not None:
             self._tally(stamp, "delivery", effects.delivery)
-        self._ledger(stamp, effects.ledger)
+        self._ordered(stamp, effects.ledger, effects.facts)
         for reason, event, _ in effects.rejects:
             row = event.row
             self.outputs.reject_ids.append((event.file, int(row["position"]), int(row["index"])))
@@ -354,15 +379,20 @@ class Run:
             batch = effects.orders
             shard = (batch.rows["parent_hi"] >> np.uint64(40)) % np.uint64(self.engine.event_shards)
             for s in np.unique(shard).tolist():
-                part = EventBatch(batch.rows[shard == s], batch.dims, batch.payloads, batch.labels)
+                part = EventBatch(batch.rows[shard == s], batch.dims, batch.payloads.take(np.flatnonzero(shard == s)), batch.labels)
                 self.orders[s].queue.append((stamp, travelled(part)))
         for entry, code in effects.judged_orders:
             shard = (int(entry["parent_hi"]) >> 40) % self.engine.event_shards
             self.orders[shard].queue.append((stamp, OrderVerdict(entry, code)))
 
+    def _ordered(self, stamp: int, ledger: Counter, facts: Facts | None) -> None:
+        self._ledger(stamp, ledger)
+        for shard, part in facts_by_shard(facts, self.config):
+            self.credits[int(shard)].queue.append((stamp, Facts.decode(part.encode())))
+
     def _ledger(self, stamp: int, ledger: Counter) -> None:
         if counted := {key: (events,) for key, events in ledger.items() if events}:
-            self._tally(stamp, "ledger", Deltas.tally("ledger", counted))
+            self._tally(stamp, "ledger", Deltas.tally(counted))
 
     def _tally(self, stamp: int, table: str, deltas: Deltas) -> None:
         for key, part in tallies_by_shard(table, deltas, self.config):
@@ -424,7 +454,7 @@ def heads(arrivals: list[tuple[int, Received | None]], files: int) -> list[np.nd
 
 def run(
     arrivals: Iterable[tuple[int, Received | None]], files: int, engine: Engine = Engine(),
-    verdicts: dict[int, list[tuple[Identity, str]]] | None = None,
+    verdicts: dict[int, list[tuple[Identity, str]]] | None = None, policy: Policy = POLICY,
 ) -> Run:
     """An event log through the job: (file, event) in the order of arrival, None where a file ends.
 
@@ -432,7 +462,7 @@ def run(
     """
     arrivals = list(arrivals)
     verdicts = verdicts or {}
-    job = Run(engine, heads(arrivals, files))
+    job = Run(engine, heads(arrivals, files), policy)
     at = 0
     while at < len(arrivals):
         for identity, reason in verdicts.get(at, ()):

@@ -646,6 +646,10 @@ class Oracle:
         """The outcome of each event, in the order of arrival."""
         return [self.outcome(arrival) for arrival in self.arrivals]
 
+    def counted(self) -> list[Arrival]:
+        """What is accepted and valid so far, in the order of arrival."""
+        return [arrival for arrival in self.arrivals if self.outcome(arrival) == "counted"]
+
     def delivery(self) -> dict[tuple, tuple[int, ...]]:
         """(window_start, dimensions) -> counts, for every row with at least one impression, gross."""
         rows: dict[tuple, dict[str, int]] = {}

@@ -155,6 +155,58 @@ def partners(draw, event: dict, distances=DISTANCES) -> dict:
     return {**partner, **shared, "test": event["test"]}
 
 
+# Ids of a path's own beside shared ones: were all shared, most of a path would be refused as conflicts.
+PATH_IMPRESSION_IDS = ("i1", "j1", "j2", "j3", "j\uff5e", "j\U0001f600")
+PATH_CLICK_IDS = ("f1", "f1", "f6", "j1")
+PATH_CONVERSION_IDS = ("c1", "d1", "d2", "d3")
+LOOKBACKS = (DAY, DAY + 1, 7 * DAY, 7 * DAY + 1, 30 * DAY, 30 * DAY + 1)
+
+
+@st.composite
+def paths(draw, now: int, long: bool) -> list[dict]:
+    """A user's way to conversions of one advertiser, as it arrives.
+
+    Drawn one by one, events hardly ever meet in user, advertiser and time. Times are few here, so that many are
+    equal; and now and then an event is a robot's, another user's or another advertiser's.
+    """
+
+    def pick(*values):
+        return draw(st.sampled_from(values))
+
+    shared = {
+        "user_id": pick("u1", "u1", "u2"), "advertiser_id": pick("adv-1", "adv-1", "adv-2"),
+        "campaign_id": "camp-1", "test": pick(*[None] * 6, False, True),
+    }
+    astray = (
+        *[{}] * 20, {"user_id": None}, {"user_id": "u2"}, {"user_id": "u3"}, {"advertiser_id": "adv-2"},
+        {"user_agent": ROBOT}, {"campaign_id": "camp-2", "line_item_id": "l1", "creative_id": "cr1"},
+    )
+
+    def event(event_type: str, event_id: str, time: int, **fields) -> dict:
+        own = {"event_type": event_type, "event_id": event_id, "event_time": time, **fields}
+        return {**dict.fromkeys(TYPES), **shared, **own, **pick(*astray)}
+
+    touch_times = [now + pick(0, SECOND, MINUTE, HOUR) for _ in range(pick(1, 2))]
+    first = draw(st.integers(0, len(PATH_IMPRESSION_IDS) - 1))
+    impression_ids = (PATH_IMPRESSION_IDS * 2)[first:first + pick(1, 2, 3, 4)]
+    path = [event("impression", name, pick(*touch_times)) for name in impression_ids]
+    for _ in range(pick(0, 0, 0, 1, 2, 3, 4)):
+        time = pick(*touch_times) + pick(0, 0, 1, MINUTE)
+        path.append(event("click", pick(*PATH_CLICK_IDS), time, impression_id=pick(*impression_ids)))
+    away = (1, MINUTE + 1, HOUR, HOUR, 2 * HOUR, 3 * HOUR)
+    for _ in range(pick(1, 1, 2)):
+        time = pick(*touch_times, max(touch_times)) + pick(0, *away, *away, *(LOOKBACKS if long else ()))
+        path.append(event(
+            "conversion", pick(*PATH_CONVERSION_IDS), time, conversion_type=pick(None, "purchase", "purchase"),
+            value_micros=pick(None, 0, 1, 2, 10_000_000, 10_000_001, 2**63 - 1), currency=pick(None, "EUR", "EUR"),
+            order_id=pick(None, None, None, "o1"),
+        ))
+    order = pick("as it happened", "backwards", "any")
+    if order == "any":
+        return draw(st.permutations(path))
+    return path if order == "as it happened" else path[::-1]
+
+
 def received_times(event_time: int, clock: int):
     """A time of receipt on either side of the border of `future`; None leaves it to the reader's clock."""
     allowed = [event_time, event_time + HOUR, event_time - FUTURE_TOLERANCE, clock, None, None]
@@ -287,11 +339,11 @@ def conflicts(draw, event: dict) -> dict:
 def event_logs(draw, max_files=3, long=None, encoding=None, mixed=True, wrong=True) -> list[list[Received]]:
     """Files of events as they arrive.
 
-    A log is a few phases about a moving `now`; after a phase a run of WATERMARK_SUPPORT events in each file may
-    carry the watermark there. `long` (either, if None) lets the phases go on for more than the horizons, so that
-    waits end and ids are forgotten. `encoding` fixes one for all; with `mixed` false each file keeps to one.
-    `wrong` false leaves out what is spoilt or ahead of its receipt; a short log without it stays within 24 hours,
-    where the order of arrival does not matter.
+    A log is a few phases about a moving `now`, each with a user's path or without; after a phase a run of
+    WATERMARK_SUPPORT events in each file may carry the watermark there. `long` (either, if None) lets the phases
+    go on for more than the horizons, so that waits end and ids are forgotten. `encoding` fixes one for all; with
+    `mixed` false each file keeps to one. `wrong` false leaves out what is spoilt or ahead of its receipt; a short
+    log without it stays within 24 hours, where the order of arrival does not matter.
     """
     number = draw(st.integers(1, max_files))
     long = draw(st.booleans()) if long is None else long
@@ -310,6 +362,13 @@ def event_logs(draw, max_files=3, long=None, encoding=None, mixed=True, wrong=Tr
         chosen, payload = draw(payloads(event, file_encodings[file]))
         files[file].append(received(file, chosen, payload))
 
+    def put_path() -> None:
+        for event in draw(paths(now, long)):
+            if wrong:
+                event["received_time"] = draw(received_times(event["event_time"], clock))
+            sent.append(event)
+            put(draw(st.integers(0, number - 1)), event)
+
     def received(file: int, chosen: str, payload: bytes) -> Received:
         if chosen == "json":
             payload = one_a_line(payload)
@@ -320,6 +379,9 @@ def event_logs(draw, max_files=3, long=None, encoding=None, mixed=True, wrong=Tr
         7 * DAY, 7 * DAY + 1, 7 * DAY + HOUR, 7 * DAY + HOUR + 1, 8 * DAY, 8 * DAY + 1,
     )
     for _ in range(draw(st.integers(1, 5 if long else 2))):
+        path = draw(st.sampled_from(["none", "before", "after"]))
+        if path == "before":
+            put_path()
         for _ in range(draw(st.integers(0, 10))):
             file = draw(st.integers(0, number - 1))
             kind = draw(st.sampled_from([
@@ -354,6 +416,8 @@ def event_logs(draw, max_files=3, long=None, encoding=None, mixed=True, wrong=Tr
             if kind != "ahead":
                 sent.append(event)
             put(file, event)
+        if path == "after":
+            put_path()
         if not long:
             now += draw(st.sampled_from([0, MINUTE, HOUR]))
             continue

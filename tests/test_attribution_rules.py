@@ -475,6 +475,18 @@ def test_eligible_of_many_candidates():
         assert mine.tolist() == oracle_eligible(conversion, candidates)
 
 
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 15, 16, 17, 32, 64, 1024])
+def test_eligible_of_nothing_but_clicks(n):
+    """A table that is one slot too small would be read and written beyond its end."""
+    rng = np.random.default_rng(n)
+    for _ in range(300):
+        hi, lo = rng.integers(0, 2**63, (2, n)).astype(np.uint64)
+        found = eligible(
+            np.array([0, n]), np.arange(n), np.ones(n, bool), hi, lo, np.zeros(n, np.int64), np.array([n + 1]),
+            np.array([2 * n]), np.array([0]), np.array([True]))
+        assert found.order.tolist() == list(range(n))
+
+
 def test_eligible_by_example():
     conversion = {"time": 100 * DAY, "click_lookback": 30 * DAY, "view_lookback": DAY, "click_over_view": False}
 

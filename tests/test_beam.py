@@ -9,6 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import apache_beam as beam
@@ -30,6 +32,7 @@ from measurement.simulate import SimulateOptions, simulate
 from measurement.transforms import keyed
 from measurement.transforms.config import RunConfig
 from oracle import PLAIN_SCHEMA, Received, count
+from oracle_attribution import ATTRIBUTION_KEY, CREDIT_KEY, attribution, credits
 from strategies import event_logs
 
 CLOCK = 1_790_000_000_000_000
@@ -37,7 +40,7 @@ _runs = iter(range(1, 1_000_000))
 
 
 def on_prism(prism: Path, files: list[Path], spool: Path) -> dict[str, dict[tuple, dict]]:
-    """Each table's latest rows by key, of the job run over the files on PrismRunner."""
+    """Each table's latest rows by what tells them apart, of the job run over the files on PrismRunner."""
     spool.mkdir()
     config = RunConfig(f"test-{next(_runs)}", 1, time.time_ns() // 1000, event_shards=3, publish_seconds=0.5)
     source = FileSource(config.run, [InputFile(str(f), f.name, CLOCK) for f in files], config.policy, in_process=True)
@@ -47,29 +50,40 @@ def on_prism(prism: Path, files: list[Path], spool: Path) -> dict[str, dict[tupl
     for path in ready(spool):
         table = TABLES[table_of(path)]
         for row in pa.ipc.open_stream(path.read_bytes()).read_all().to_pylist():
-            key = tuple(row[c.name] for c in table.key)
+            key = tuple(row[c.name] for c in table.identity)
             if key not in latest[table.name] or latest[table.name][key]["revision"] < row["revision"]:
                 latest[table.name][key] = row
     return latest
 
 
 def micros(at) -> int | None:
-    return None if at is None else round(at.timestamp()) * 1_000_000
+    return None if at is None else (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
 
 
-def figures(latest) -> tuple[dict, dict, Counter]:
-    """(delivery, ledger, rejects) in the oracle's terms."""
+def earned(latest, name: str, columns: tuple[str, ...]) -> dict[tuple, tuple[int, int]]:
+    """A table of credits as the oracle has it."""
+    figure = TABLES[name].values[0].name
+    rows = {tuple(micros(r[c]) if isinstance(r[c], datetime) else r[c] for c in columns):
+            (int(r[figure].scaleb(9)), r["value_micros"]) for r in latest[name].values()}
+    assert len(rows) == len(latest[name])
+    return {key: counts for key, counts in rows.items() if any(counts)}
+
+
+def figures(latest) -> tuple[dict, dict, Counter, dict, dict]:
+    """(delivery, ledger, rejects, credits, attribution) in the oracle's terms."""
     counts = [c.name for c in TABLES["delivery"].values]
     delivery = {(micros(k[0]), *k[1:]): tuple(r[c] for c in counts) for k, r in latest["delivery"].items()}
     ledger = {(micros(k[0]), *k[1:]): r["events"] for k, r in latest["ledger"].items()}
     rejects = Counter((r["reason"], r["event_id"], r["payload"]) for r in latest["rejects"].values())
-    return ({k: v for k, v in delivery.items() if any(v)}, {k: n for k, n in ledger.items() if n}, rejects)
+    return ({k: v for k, v in delivery.items() if any(v)}, {k: n for k, n in ledger.items() if n}, rejects,
+            earned(latest, "conversion_credits", CREDIT_KEY), earned(latest, "attribution", ATTRIBUTION_KEY))
 
 
-def expected(arrivals, files: int) -> tuple[dict, dict, Counter]:
+def expected(arrivals, files: int) -> tuple[dict, dict, Counter, dict, dict]:
     oracle = count(arrivals, files)
     rejects = Counter((reason, event_id, payload) for reason, event_id, _, _, payload in oracle.rejects())
-    return oracle.delivery(), oracle.ledger(), rejects
+    rows = credits(oracle, None)
+    return oracle.delivery(), oracle.ledger(), rejects, rows, attribution(rows)
 
 
 @pytest.fixture
@@ -110,12 +124,18 @@ def test_a_log_of_three_files_on_a_busy_machine_is_exact_twice(prism, tmp_path, 
     truth = orjson.loads((tmp_path / "log" / "truth.json").read_bytes())
     files = sorted((tmp_path / "log").glob("*.avro"))
     for again in "ab":
-        delivery, ledger, _ = figures(on_prism(prism, files, tmp_path / again))
+        latest = on_prism(prism, files, tmp_path / again)
+        delivery, ledger, *_ = figures(latest)
         outcomes = Counter()
         for (*_, outcome), events in ledger.items():
             outcomes[outcome] += events
         assert outcomes == truth["outcomes"]
         assert sorted(delivery.values()) == sorted(tuple(row[10:]) for row in truth["delivery"])
+        for name in ("conversion_credits", "attribution"):
+            columns, sums = truth[name]["columns"], [c.name for c in TABLES[name].values]
+            rows = [dict(zip(columns, row)) for row in truth[name]["rows"]]
+            found = (r for r in latest[name].values() if any(r[c] for c in sums))
+            assert Counter(plain(r, columns) for r in found) == Counter(plain(r, columns) for r in rows)
 
 
 TROUBLED = SimulateOptions(
@@ -154,12 +174,23 @@ def troubled(tmp_path_factory) -> tuple[list[Path], tuple]:
     return files, whichever_copy(expected(arrivals, 3))
 
 
-def whichever_copy(rows: tuple[dict, dict, Counter]) -> tuple[dict, dict, Counter]:
-    delivery, ledger, rejects = rows
+def plain(row: dict, columns: list[str]) -> tuple:
+    """A row of credits whose times are micros and whose credit is its digits, as the simulator's truth may have them."""
+    def value(name: str):
+        it = row[name]
+        if it is not None and name in ("conversion_time", "touch_time", "window_start"):
+            return micros(datetime.fromisoformat(it) if isinstance(it, str) else it)
+        return f"{Decimal(it):.9f}" if name in ("credit", "conversions") else it
+
+    return tuple(value(name) for name in columns)
+
+
+def whichever_copy(rows: tuple[dict, dict, Counter, dict, dict]) -> tuple[dict, dict, Counter, dict, dict]:
+    delivery, ledger, rejects, *earned = rows
     told = Counter()
     for (reason, event_id, payload), n in rejects.items():
         told[reason, event_id, None if reason == "orphan" else payload] += n
-    return delivery, ledger, told
+    return delivery, ledger, told, *earned
 
 
 def as_line(datum: bytes) -> bytes:
@@ -189,7 +220,7 @@ def test_machines_that_are_lost_are_rebuilt_from_the_state_that_prism_keeps(pris
 
     monkeypatch.setattr(keyed.MACHINES, "take", forgetful)
     assert whichever_copy(figures(on_prism(prism, files, tmp_path / "spool"))) == rows
-    assert set(lost) == {"join", "orders", "rejects", "totals"}
+    assert set(lost) == {"join", "orders", "credits", "rejects", "totals"}
 
 
 def datums(block) -> list[bytes]:

@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from measurement.columnar.avro import Program, read_each
-from measurement.columnar.batch import ENCODINGS, NO_WATERMARK, EventBatch
-from measurement.columnar.decode import blobs, decode_blocks, decode_datums, decode_lines
+from measurement.columnar.batch import ENCODINGS, NO_WATERMARK, EventBatch, blobs
+from measurement.columnar.decode import decode_blocks, decode_datums, decode_lines
 from measurement.columnar.hashing import combine, digest64, fingerprint
 from measurement.columnar.intake import Origin, take_in
 from measurement.columnar.jsonl import micros

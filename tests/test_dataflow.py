@@ -220,10 +220,11 @@ NAMES = {
     "Read", "Read/Create", "Read/Create/Impulse", "Read/Create/FlatMap(<lambda at core.py>)", "Read/Create/MaybeReshuffle",
     "Read/Create/Map(decode)", "Read/ReadUnbounded",
     "Delivery", "Delivery/Distribute", "Delivery/Distribute/ParDo(Distribute)", "Delivery/Join", "Delivery/Join/ParDo(Join)",
-    "Delivery/Orders", "Delivery/Refused", "Delivery/Rejects", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Tallies",
-    "Delivery/Totals", "Delivery/Rows", "Apart", "BigQuery", "Bigtable",
+    "Delivery/Orders", "Delivery/Orders/ParDo(Orders)", "Delivery/Facts", "Delivery/Credits",
+    "Delivery/Refused", "Delivery/Rejects", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Tallies", "Delivery/Totals", "Delivery/Rows", "Apart", "BigQuery", "Bigtable",
 }
-STATEFUL = {"Delivery/Join/ParDo(Join)", "Delivery/Orders", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Totals"}
+STATEFUL = {
+    "Delivery/Join/ParDo(Join)", "Delivery/Orders/ParDo(Orders)", "Delivery/Credits", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Totals"}
 
 
 def test_the_steps_names_are_these_whatever_the_generation_or_policy(graph, tmp_path):
@@ -311,7 +312,8 @@ def test_a_worker_elsewhere_loads_every_step_from_the_installed_package_and_no_m
     own = {name: cls for name, (module, cls, same) in loaded["steps"].items() if module.startswith("measurement.") and same}
     assert own == {
         "Delivery/Distribute/ParDo(Distribute)": "Distribute", "Delivery/Join/ParDo(Join)": "Join",
-        "Delivery/Orders": "Orders", "Delivery/Rejects/ParDo(Rejects)": "Rejects", "Delivery/Totals": "Totals",
+        "Delivery/Orders/ParDo(Orders)": "Orders", "Delivery/Credits": "Credits",
+        "Delivery/Rejects/ParDo(Rejects)": "Rejects", "Delivery/Totals": "Totals",
         "BigQuery": "WriteBigQuery", "Bigtable": "WriteBigtable"}
     assert all(module.startswith(("measurement.", "apache_beam.")) and same for module, _, same in loaded["steps"].values())
 
@@ -326,12 +328,14 @@ def test_batches_travel_by_their_own_coders(graph, loaded):
         urn = components.coders[value].spec.urn
         found[components.pcollections[pcollection].unique_name.lstrip("0123456789")] = (
             loaded["coders"][value][:2] if value in loaded["coders"] else urn)
-    batches, tallies = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("EventBatch", "Deltas"))
+    batches, tallies, facts = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("EventBatch", "Deltas", "Facts"))
     rows = common_urns.coders.BYTES.urn
     assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/"))} == {
         "Delivery/Distribute/ParDo(Distribute).events": batches, "Delivery/Join/ParDo(Join).orders": batches,
         "Delivery/Distribute/ParDo(Distribute).tallies": tallies, "Delivery/Join/ParDo(Join).tallies": tallies,
-        "Delivery/Orders.None": tallies, "Delivery/Rejects/ParDo(Rejects).tallies": tallies,
+        "Delivery/Join/ParDo(Join).facts": facts, "Delivery/Orders/ParDo(Orders).facts": facts, "Delivery/Facts.None": facts,
+        "Delivery/Orders/ParDo(Orders).tallies": tallies, "Delivery/Credits.None": tallies,
+        "Delivery/Rejects/ParDo(Rejects).tallies": tallies,
         "Delivery/Tallies.None": tallies, "Delivery/Refused.None": rows,
         "Delivery/Distribute/ParDo(Distribute).rejects": rows, "Delivery/Join/ParDo(Join).rejects": rows,
         "Delivery/Rejects/ParDo(Rejects).rows": rows, "Delivery/Totals.None": rows, "Delivery/Rows.None": rows}

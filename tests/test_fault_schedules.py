@@ -13,6 +13,7 @@ import pickle
 import threading
 from collections import Counter, deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from types import SimpleNamespace
 
@@ -24,6 +25,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP
 from google.pubsub_v1.types import pubsub
 from measurement.columnar.batch import NO_WATERMARK, EventBatch
 from measurement.columnar.deltas import Deltas
+from measurement.columnar.facts import Facts
 from measurement.io import archive as archive_module
 from measurement.io import flow, handover
 from measurement.io.publication import schema
@@ -33,18 +35,21 @@ from measurement.io.pubsub.fence import BEAT, Fence
 from measurement.io.pubsub.keeper import Flow, Keeper
 from measurement.io.pubsub.source import PubSubSource, Reading, Rebuild, StateLost
 from measurement.io.retry import SinkError
+from measurement.model.attribution import parse
 from measurement.model.policy import Policy
-from measurement.model.tables import TABLES
+from measurement.model.tables import NUMERIC, TABLES, TOTALS, Column
 from measurement.transforms import rejects as rejects_module
 from measurement.transforms import totals as totals_module
 from measurement.transforms.config import Rebuilding, RunConfig
-from measurement.transforms.distribute import EVENTS, REJECTS, ROWS, TALLIES, Distribute
+from measurement.transforms.credits import Credits
+from measurement.transforms.distribute import EVENTS, FACTS, REJECTS, ROWS, SPLIT, TALLIES, Distribute
 from measurement.transforms.join import ORDERS, Join
 from measurement.transforms.keyed import END_OF_STREAM
 from measurement.transforms.orders import Orders
 from measurement.transforms.rejects import Rejects
 from measurement.transforms.totals import Totals
 from oracle import HOUR, MINUTE, TYPES, Oracle, Received, count
+from oracle_attribution import ATTRIBUTION_KEY, CREDIT_KEY, attribution, credits
 from strategies import BROWSER, ROBOT, START, encode_avro, encode_json
 from test_oracle import click, conversion, follow_up, impression, viewability
 from test_pubsub_parts import container
@@ -55,6 +60,9 @@ INTERVAL = 2.0  # s between checkpoints
 HOLD = 2.5 * INTERVAL
 LEASE = 60.0
 IDLE_AFTER = 180.0
+# Impressions beside clicks, and a model that shares: whatever is missing of a user's touches changes figures.
+CREDITED = {"default": {"models": ["linear", "last_touch"], "priority": "none"}}
+POLICY = Policy(attribution=parse(Path("policy.yaml"), CREDITED))
 
 
 class Away(grpc.RpcError):
@@ -103,7 +111,7 @@ class Kind:
     sink: float = 0.0
     stall: float = 0.0  # a minute goes by in which nothing but the keepers does anything
     lost: float = 0.0  # state is thrown away
-    orders: bool = True  # conversions name orders: which of them counts meanwhile, the order of arrival decides
+    orders: bool = True  # conversions name orders: which of an order's counts meanwhile, the order of arrival decides
 
 
 # --- What is sent --------------------------------------------------------------------------------------------
@@ -113,7 +121,8 @@ def events_of(random: Random, orders: bool) -> list[dict | bytes]:
     log: list[dict | bytes] = []
     for k in range(random.randint(3, 8)):
         at = START + random.randrange(5 * HOUR)
-        common = {"test": random.choice([None, None, None, True]), "source_id": random.choice([None, "ssp-1"])}
+        common = {"test": random.choice([None, None, None, True]), "source_id": random.choice([None, "ssp-1"]),
+                  "user_id": random.choice([None, "u1", "u1", "u2"])}
         log.append(impression(
             f"i{k}", at, format=random.choice([None, "display", "video"]), currency="EUR", price_micros=k,
             country=random.choice([None, "SE", "É"]), user_agent=random.choice([BROWSER, BROWSER, ROBOT]), **common))
@@ -121,9 +130,11 @@ def events_of(random: Random, orders: bool) -> list[dict | bytes]:
             make = random.choice([click, viewability, lambda *a, **f: follow_up("start", *a, **f)])
             log.append(make(f"f{k}-{n}", at + random.randint(-MINUTE, HOUR), f"i{k}", visible_percent=60, visible_ms=1_500,
                             **common))
-    for k in range(random.randrange(4)):
+    for k in range(random.randrange(5)):
         order = random.choice([None, "o1", "o2"]) if orders else None
-        log.append(conversion(f"c{k}", START + random.randrange(5 * HOUR), conversion_type="buy", order_id=order))
+        log.append(conversion(
+            f"c{k}", START + random.randrange(2 * HOUR, 7 * HOUR), conversion_type="buy", order_id=order,
+            user_id=random.choice([None, "u1", "u1", "u2"]), value_micros=random.choice([None, 1_000_001])))
     log += random.sample([
         click("orphan", START + HOUR, "gone"), b"{broken", b"\xff\xfe", b"", impression("", START),
         click("ahead", START + 9 * 24 * HOUR), impression("bad", START, price_micros=-1),
@@ -275,7 +286,7 @@ class Sink:
 
     def _store(self, rows: list[tuple[str, dict]]) -> None:
         for name, row in rows:
-            key = tuple(row[c.name] for c in TABLES[name].key)
+            key = tuple(row[c.name] for c in TABLES[name].identity)
             number, there = self.rows[name].get(key, (-1, row))
             if row["revision"] == number:
                 same = [c.name for c in TABLES[name].values]
@@ -294,7 +305,8 @@ class Sink:
         return pa.Table.from_pylist([row for _, row in self.rows[table.name].values()], schema(table))
 
     def counts(self, name: str) -> dict[tuple, tuple[int, ...]]:
-        found = {key: tuple(row[c.name] for c in TABLES[name].values) for key, (_, row) in self.rows[name].items()}
+        found = {key: tuple(map(whole, TABLES[name].values, (row[c.name] for c in TABLES[name].values)))
+                 for key, (_, row) in self.rows[name].items()}
         return {key: counts for key, counts in found.items() if any(counts)}
 
 
@@ -367,20 +379,21 @@ class World:
 
     def _begin(self, rebuild: Rebuild | None, rebuilding: Rebuilding | None) -> None:
         self.name = f"{self.run}-{self.generation}"
-        config = RunConfig(self.name, self.generation, self.micros(), Policy(), *self.shards, rebuilding=rebuilding)
+        config = RunConfig(self.name, self.generation, self.micros(), POLICY, self.shards[0], *self.shards, rebuilding=rebuilding)
         reading = Reading(Flow(threads=1, lease=LEASE, hold=self.kind.hold), idle_after=IDLE_AFTER, archive=self.archive,
                           until_idle=self.kind.until_idle)
-        self.sources = PubSubSource(self.name, self.generation, SUBSCRIPTION, "instance", None, Policy(), reading, rebuild,
+        self.sources = PubSubSource(self.name, self.generation, SUBSCRIPTION, "instance", None, POLICY, reading, rebuild,
                                     readers=self.kind.readers).split(1)
         events, deliveries = (range(n) for n in self.shards)
-        join, orders, rejects, totals = Join(config), Orders(config), Rejects(config), Totals(config)
+        join, orders, credits, rejects, totals = Join(config), Orders(config), Credits(config), Rejects(config), Totals(config)
         self.distribute = Distribute(config)
         self.joins = {str(s): Cell(join, str(s)) for s in events}
         self.orders = {str(s): Cell(orders, str(s)) for s in events}
+        self.credits = {str(s): Cell(credits, str(s)) for s in range(config.user_shards)}
         self.rejects = {"0": Cell(rejects, "0")}
-        keys = [*(f"delivery/{s}" for s in deliveries), "ledger", "intake", "arrivals"]
+        keys = [key for name in TOTALS for key in ([f"{name}/{s}" for s in deliveries] if name in SPLIT else [name])]
         self.totals = {key: Cell(totals, key) for key in keys}
-        self.levels = [self.joins, self.orders, self.rejects, self.totals]
+        self.levels = [self.joins, self.orders, self.credits, self.rejects, self.totals]
         self.places = [Place() for _ in range(self.kind.readers)]
         self.process = Process()
         self.finished: list[bytes] = []  # marks of bundles that are not finalized yet
@@ -500,7 +513,7 @@ class World:
         self._commit()
 
     _by_tag = {EVENTS: lambda self: self.joins, ORDERS: lambda self: self.orders, REJECTS: lambda self: self.rejects,
-               TALLIES: lambda self: self.totals}
+               FACTS: lambda self: self.credits, TALLIES: lambda self: self.totals}
 
     def bundle_fails(self, reader, outputs: list[tuple]) -> None:
         """What it made is not there, and it is made again; an engine of checkpoints goes back to its last one."""
@@ -670,6 +683,12 @@ class World:
         ledger = {key: events for key, (events,) in sink.counts("ledger").items()}
         distinct = {key: events for key, events in ledger.items() if key[3] != "duplicate"}
         assert sink.counts("delivery") == oracle.delivery()
+        earned = credits(oracle, CREDITED)
+        for name, columns, rows in (("conversion_credits", CREDIT_KEY, earned), ("attribution", ATTRIBUTION_KEY, attribution(earned))):
+            identity = [c.name for c in TABLES[name].identity]
+            in_order = [columns.index(column) for column in identity]
+            assert sorted(identity) == sorted(columns)
+            assert sink.counts(name) == {tuple(key[at] for at in in_order): figures for key, figures in rows.items()}
         assert distinct == {key: events for key, events in oracle.ledger().items() if key[3] != "duplicate"}
         columns = ("reason", "event_id", "event_time", "event_type", "payload")
         refused = Counter(tuple(row[c] for c in columns) for _, row in sink.rows["rejects"].values())
@@ -678,13 +697,18 @@ class World:
         assert sum(events for (events,) in sink.counts("arrivals").values()) == sum(ledger.values())
 
 
+def whole(column: Column, value) -> int:
+    """A sum as the totals hold it: credit in units of its ninth decimal."""
+    return int(value.scaleb(9)) if column.type == NUMERIC else value
+
+
 def impressions_of(row: dict) -> tuple[int, int]:
     return row["gross_impressions"], row["impressions"]
 
 
 def travelled(element):
     """As it comes out of its coder."""
-    return type(element).decode(element.encode()) if isinstance(element, EventBatch | Deltas) else element
+    return type(element).decode(element.encode()) if isinstance(element, EventBatch | Deltas | Facts) else element
 
 
 def run_a_round(thread) -> bool:
@@ -707,7 +731,7 @@ def forget_process(run: str) -> None:
 def begin(monkeypatch, tmp_path):
     """Makes worlds, one at a time, whose services and clock are the source's and the machines'."""
     there: list[World] = []
-    numbers = itertools.count(1 << 100)
+    numbers = itertools.count()
     world = lambda: there[-1]  # noqa: E731
     clock = lambda: there[-1].now if there else 0.0  # noqa: E731
 
@@ -725,7 +749,7 @@ def begin(monkeypatch, tmp_path):
     monkeypatch.setattr(source_module, "Control", lambda endpoints, instance: world().control)
     monkeypatch.setattr(source_module, "look_up", lambda endpoints: lambda name, revision: None)
     monkeypatch.setattr(source_module, "time", clock)
-    monkeypatch.setattr(archive_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{next(numbers):032x}")))
+    monkeypatch.setattr(archive_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{next(numbers):012x}")))
     monkeypatch.setattr(rejects_module, "now_micros", lambda: round(clock() * 1e6))
     monkeypatch.setattr(totals_module, "now_micros", lambda: round(clock() * 1e6))
     monkeypatch.setattr(totals_module, "time", SimpleNamespace(monotonic=clock))
@@ -762,7 +786,7 @@ KINDS = {
     "state is lost": Kind(lost=0.03, kill=0.02, sink=0.05, calls=0.05, again=0.1),
     "state is lost with two readers": Kind(readers=2, lost=0.03, kill=0.02, bundle=0.02, until_idle=True),
     "checkpoints": Kind(**FLINK, kill=0.05, again=0.1),
-    # Without orders: a row published after the last checkpoint that the restored machines do not make again stays.
+    # Without orders: a ledger row published after the last checkpoint that the restored machines do not make again stays.
     "checkpoints, rows before marks": Kind(**FLINK, eager=True, kill=0.05, sink=0.05, orders=False),
     "checkpoints, everything fails": Kind(**FLINK, readers=2, kill=0.04, bundle=0.02, sink=0.05, calls=0.1, again=0.1),
     "checkpoints, a minute's stall": Kind(**FLINK, stall=0.05, kill=0.03),

@@ -1,24 +1,35 @@
 """The local profile as a user meets it: the console command, in processes of its own, on Prism."""
 
+import csv
 import fcntl
 import gzip
 import json
 import os
 import pty
+import random
 import re
 import signal
 import subprocess
 import sys
+from decimal import Decimal
 from pathlib import Path
 
 import duckdb
 import orjson
 import pytest
 
+from measurement.model.policy import load
 from measurement.simulate import SimulateOptions, simulate
 
 COMMAND = [sys.executable, "-m", "measurement.cli"]
-TABLES = ("delivery", "ledger", "intake", "arrivals", "rejects")
+TABLES = ("delivery", "conversion_credits", "attribution", "ledger", "intake", "arrivals", "rejects")
+POLICY = """
+attribution:
+  default: {models: [last_touch, linear, time_decay], click_lookback: 12h, view_lookback: 6h, half_life: 2h}
+  advertisers:
+    adv-1: {models: [position_based, first_touch], priority: none}
+    adv-2: {models: [last_touch, first_touch], view_lookback: 1h}
+"""
 
 
 def measurement(*arguments) -> subprocess.CompletedProcess:
@@ -50,19 +61,41 @@ def delivered(out: Path) -> list[list]:
     return sorted(map(list, query(out, f"SELECT {columns} FROM delivery_latest")), key=str)
 
 
+def credited(out: Path, table: str) -> list[list]:
+    """Rows of credits as the simulator's truth has them, those of nothing left out."""
+    if table == "attribution":
+        columns = "strftime(window_start, '%Y-%m-%dT%H:%M:%SZ'), * EXCLUDE (window_start, conversions, value_micros), conversions::VARCHAR, value_micros"
+        earned = "conversions"
+    else:
+        columns = ("conversion_id, model, touch_id, strftime(conversion_time, '%Y-%m-%dT%H:%M:%S.%fZ'), conversion_type, advertiser_id, touch_type, "
+                   "strftime(touch_time, '%Y-%m-%dT%H:%M:%S.%fZ'), campaign_id, line_item_id, creative_id, placement_id, credit::VARCHAR, value_micros, currency")
+        earned = "credit"
+    aside = "status, restated_because, rule_version, revision, published_at"
+    rows = query(out, f"SELECT {columns} FROM (SELECT * EXCLUDE ({aside}) FROM {table}_latest) WHERE {earned} <> 0 OR value_micros <> 0")
+    return sorted(map(list, rows), key=str)
+
+
 @pytest.fixture(scope="module")
-def log(tmp_path_factory) -> Path:
-    """A small log with more of every trouble than usual."""
-    path = tmp_path_factory.mktemp("log")
-    simulate(SimulateOptions(events=20_000, seed=11, late_rate=0.05, resend_rate=0.1, conflict_rate=0.005, orphan_rate=0.01), path)
+def policy(tmp_path_factory) -> Path:
+    """Several models."""
+    path = tmp_path_factory.mktemp("policy") / "policy.yaml"
+    path.write_text(POLICY)
     return path
 
 
 @pytest.fixture(scope="module")
-def done(log, prism, tmp_path_factory) -> Path:
+def log(policy, tmp_path_factory) -> Path:
+    """A small log with more of every trouble than usual."""
+    path = tmp_path_factory.mktemp("log")
+    simulate(SimulateOptions(events=20_000, seed=11, late_rate=0.05, resend_rate=0.1, conflict_rate=0.005, orphan_rate=0.01, policy=policy), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def done(log, policy, prism, tmp_path_factory) -> Path:
     """That log, run."""
     out = tmp_path_factory.mktemp("run") / "out"
-    finished = measurement("run", "--profile", "local", "--input", f"{log}/events*.avro", "--out", out)
+    finished = measurement("run", "--profile", "local", "--input", f"{log}/events*.avro", "--policy", policy, "--out", out)
     assert finished.returncode == 0, finished.stderr
     return out
 
@@ -72,6 +105,8 @@ def test_a_run_on_prism_equals_the_simulators_truth_row_by_row(log, done):
     assert delivered(done) == sorted(truth["delivery"], key=str)
     outcomes = dict(query(done, "SELECT outcome, sum(events)::BIGINT FROM ledger_latest GROUP BY 1 HAVING sum(events) > 0"))
     assert outcomes == truth["outcomes"]
+    for table in ("conversion_credits", "attribution"):
+        assert credited(done, table) == sorted(truth[table]["rows"], key=str)
 
 
 def test_off_a_terminal_a_run_prints_plain_lines_and_a_summary(log, done, prism, tmp_path):
@@ -219,6 +254,66 @@ def test_json_lines_and_compressed_files_count_the_same_as_avro(prism, tmp_path)
     assert delivered(tmp_path / "out-avro") == delivered(tmp_path / "out-json") == sorted(truth["delivery"], key=str)
 
 
+def test_a_backfill_of_the_events_in_another_order_and_other_files_gives_the_same_figures(policy, prism, tmp_path):
+    """Nothing in a backfill is too late, and of an id's contents another may be the first."""
+    import fastavro
+
+    simulate(SimulateOptions(events=8_000, seed=21, late_rate=0.05, orphan_rate=0.01, too_late_rate=0.0, conflict_rate=0.0, undecodable_rate=0.0,
+                             policy=policy), tmp_path / "log")
+    lines = []
+    for path in sorted((tmp_path / "log").glob("*.avro")):
+        with path.open("rb") as file:
+            lines += [json.dumps({k: v.isoformat() if hasattr(v, "isoformat") else v for k, v in e.items()}) + "\n" for e in fastavro.reader(file)]
+    random.Random(5).shuffle(lines)
+    for name, some in ("a", lines[::2]), ("b", lines[1::2]):
+        (tmp_path / f"{name}.jsonl").write_text("".join(some))
+    stream, backfill = tmp_path / "stream", tmp_path / "backfill"
+    assert measurement("run", "--input", tmp_path / "log", "--policy", policy, "--out", stream).returncode == 0
+    finished = measurement("run", "--backfill", "--input", tmp_path / "*.jsonl", "--policy", policy, "--out", backfill)
+    assert finished.returncode == 0, finished.stderr
+    outcomes = "SELECT window_start, event_type, outcome, sum(events) FROM ledger_latest GROUP BY ALL HAVING sum(events) <> 0 ORDER BY ALL"
+    assert query(backfill, outcomes) == query(stream, outcomes)
+    assert delivered(backfill) == delivered(stream)
+    for table in ("conversion_credits", "attribution"):
+        assert credited(backfill, table) == credited(stream, table) != []
+    assert query(backfill, "SELECT DISTINCT status FROM delivery_latest") == [("final",)]
+    assert measurement("reconcile", "--out", backfill).returncode == 0
+
+    # What goes on with it takes its files as they are, too.
+    assert earned(backfill, policy, tmp_path) == earned(stream, policy, tmp_path)
+    before = delivered(backfill)
+    assert measurement("replay", "--out", backfill, "--policy", policy).returncode == 0
+    assert delivered(backfill) == before
+
+
+def earned(out: Path, policy: Path, tmp_path: Path) -> dict[tuple, tuple]:
+    """What `paths` gives each advertiser's campaign by each rule-based model of its policy: conversions, micros."""
+    found = measurement("paths", "--out", out, "--policy", policy, "--csv", tmp_path / "paths.csv", "--html", tmp_path / "page.html")
+    assert found.returncode == 0, found.stderr
+    models = {name: set(rule.models) for name, rule in load(policy).attribution.versions[0].advertisers.items()}
+    sums = {}
+    with (tmp_path / "paths.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            if row["model"] in models.get(row["advertiser_id"], {"last_touch", "linear", "time_decay"}):
+                key = row["advertiser_id"], row["campaign_id"], row["model"]
+                sums[key] = Decimal(row["conversions"]), sum(int(n) for name, n in row.items() if name.startswith("value_micros"))
+    return {key: found for key, found in sums.items() if any(found)}
+
+
+def test_paths_gives_by_each_rule_what_the_run_credited_and_writes_its_page(done, policy, tmp_path):
+    stored = query(done, "SELECT advertiser_id, campaign_id, model, sum(conversions), sum(value_micros) FROM attribution_latest "
+                         "WHERE touch_type IS NOT NULL AND advertiser_id NOT LIKE 'test:%' GROUP BY ALL")
+    assert earned(done, policy, tmp_path) == {tuple(key): (conversions, micros) for *key, conversions, micros in stored if conversions or micros}
+    assert "<html" in (tmp_path / "page.html").read_text()
+
+    found = measurement("paths", "--out", done, "--policy", policy, "--advertiser", "adv-1", "--json")
+    assert found.returncode == 0 and [one["advertiser_id"] for one in json.loads(found.stdout)["advertisers"]] == ["adv-1"]
+    assert (done / "paths.html").is_file()
+    nothing = measurement("paths", "--out", done, "--from", "2030-01-01")
+    assert nothing.returncode == 1 and "no conversions" in nothing.stderr
+    assert "--advertiser nobody" in refused("paths", "--out", done, "--advertiser", "nobody")
+
+
 @pytest.mark.parametrize(("arguments", "says"), [
     (["run", "--input", "{tmp}/empty", "--out", "{tmp}/o"], "no input files"),
     (["run", "--input", "{tmp}/none*.avro", "--out", "{tmp}/o"], "no input files"),
@@ -234,6 +329,18 @@ def test_json_lines_and_compressed_files_count_the_same_as_avro(prism, tmp_path)
     (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/unknown.yaml"], "unknown.yaml: unknown key 'countng'"),
     (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/none.yaml"], "none.yaml"),
     (["run", "--out", "{tmp}/o"], "--input"),
+    (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/model.yaml"], "model.yaml: attribution.default.model: 'last_click'"),
+    (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/lookback.yaml"], "lookback.yaml: attribution.default.click_lookback"),
+    (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/weights.yaml"], "weights.yaml: attribution.default.position_weights"),
+    (["run", "--input", "{tmp}/one.jsonl", "--out", "{tmp}/o", "--policy", "{tmp}/twice.yaml"], "twice.yaml: line 1: the key 'adv-1' stands here twice"),
+    (["run", "--backfill", "--profile", "emulators"], "--backfill"),
+    (["paths"], "--out"),
+    (["paths", "--out", "{tmp}/none"], "--out"),
+    (["paths", "--out", "{tmp}/empty"], "no run's input is known there"),
+    (["paths", "--out", "{tmp}/empty", "--order", "9"], "--order 9"),
+    (["paths", "--out", "{tmp}/empty", "--from", "2026-03-02", "--to", "2026-03-02"], "--from"),
+    (["paths", "--out", "{tmp}/empty", "--html", "{tmp}/none/page.html"], "--html"),
+    (["paths", "--out", "{tmp}/empty", "--policy", "{tmp}/weights.yaml"], "weights.yaml"),
     (["simulate", "--events", "0", "--out", "{tmp}/s"], "--events"),
     (["simulate", "--events", "9", "--resend-rate", "2", "--out", "{tmp}/s"], "--resend-rate"),
     (["reconcile", "--out", "{tmp}/none"], "no warehouse.duckdb"),
@@ -249,6 +356,9 @@ def test_wrong_use_is_one_line_and_exit_2(arguments, says, log, prism, tmp_path)
     (tmp_path / "events.csv").write_text("a,b\n")
     (tmp_path / "one.jsonl").write_text("{}\n")
     (tmp_path / "unknown.yaml").write_text("countng: {}\n")
+    for name, text in (("model", "default: {model: last_click}"), ("lookback", "default: {click_lookback: -1d}"),
+                       ("weights", "default: {position_weights: [0.4, 0.2, 0.5]}"), ("twice", "advertisers: {adv-1: {}, adv-1: {}}")):
+        (tmp_path / f"{name}.yaml").write_text(f"attribution: {{{text}}}\n")
     assert says in refused(*(a.format(tmp=tmp_path) for a in arguments))
     assert not (tmp_path / "o").exists() or not (tmp_path / "o" / "warehouse.duckdb").exists()
 

@@ -2,13 +2,18 @@
 
 from collections import Counter
 from math import inf
+from pathlib import Path
 
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from machines import Engine, Outputs, Run, run
+from measurement.model.attribution import parse
+from measurement.model.policy import Policy
 from oracle import HOUR, MINUTE, Oracle, Received, count, heads_of, identity_of, judge_one
+from oracle_attribution import attribution, credits
 from strategies import event_logs, interleavings
+from test_oracle_attribution import policies
 
 LATENESS = 10 * MINUTE  # allowed
 
@@ -24,6 +29,7 @@ engines = st.builds(
     Engine,
     seed=st.integers(0, 2**16),
     event_shards=st.integers(1, 3),
+    user_shards=st.integers(1, 3),
     delivery_shards=st.integers(1, 3),
     frame=st.sampled_from([1, 3, 10, 1_000]),
     lag=st.sampled_from([0.0, 0.5, 1.0]),
@@ -37,6 +43,21 @@ def same_figures(job: Run, oracle: Oracle) -> None:
     assert job.outputs.delivery() == oracle.delivery()
     assert job.outputs.ledger() == oracle.ledger()
     assert Counter(job.outputs.rejects) == Counter(oracle.rejects())
+    same_credits(job, oracle, None)
+
+
+def same_credits(job: Run, oracle: Oracle, policy) -> None:
+    earned = credits(oracle, policy)
+    assert differing(job.outputs.credits(), earned) == {}
+    assert differing(job.outputs.attribution(), attribution(earned)) == {}
+
+
+def differing(ours: dict, theirs: dict) -> dict:
+    return {key: (ours.get(key), theirs.get(key)) for key in ours.keys() | theirs.keys() if ours.get(key) != theirs.get(key)}
+
+
+def credited_by(policy) -> Policy:
+    return Policy(attribution=parse(Path("policy.yaml"), policy))
 
 
 # --- What is counted -----------------------------------------------------------------------------------------
@@ -59,23 +80,65 @@ def test_any_run_beyond_the_horizons_counts_what_the_contract_says(log, engine):
 @LOGS
 def test_a_verdict_given_later_counts_as_if_it_had_been_known(log, engine, data):
     files, arrivals = log
+    verdicts = data.draw(verdicts_on(arrivals))
+    same_figures(run(arrivals, files, engine, verdicts), judged(arrivals, files, verdicts))
+
+
+@st.composite
+def verdicts_on(draw, arrivals) -> dict:
+    """Verdicts by the place in the log before which they are given; none behind the end, when all is forgotten."""
     identities = [
         identity_of(event) for _, received in arrivals if received is not None
         for event in [judge_one(received)] if isinstance(event, dict)
     ]
     assume(identities)
-    given_at = data.draw(st.lists(st.tuples(
-        st.integers(0, len(arrivals)), st.sampled_from(identities), st.sampled_from(["datacentre", "rate", "rate", ""]),
+    given_at = draw(st.lists(st.tuples(
+        st.integers(0, max(i for i, (_, received) in enumerate(arrivals) if received is not None)), st.sampled_from(identities), st.sampled_from(["datacentre", "rate", "rate", ""]),
     ), min_size=1, max_size=8))
-    verdicts = {}
+    verdicts: dict = {}
     for place, identity, reason in sorted(given_at, key=lambda verdict: verdict[0]):
         verdicts.setdefault(place, []).append((identity, reason))
+    return verdicts
 
+
+def judged(arrivals, files, verdicts) -> Oracle:
     oracle = count(arrivals, files)
     for place in sorted(verdicts):
         for identity, reason in verdicts[place]:
             oracle.judge_identity(identity, reason)
-    same_figures(run(arrivals, files, engine, verdicts), oracle)
+    return oracle
+
+
+# --- What is credited ----------------------------------------------------------------------------------------
+
+@given(logs(), engines, policies)
+@LOGS
+def test_any_run_under_any_policy_credits_what_the_contract_says(log, engine, policy):
+    files, arrivals = log
+    same_credits(run(arrivals, files, engine, policy=credited_by(policy)), count(arrivals, files), policy)
+
+
+@given(logs(long=False), engines, policies, st.data())
+@LOGS
+def test_a_verdict_given_later_is_credited_as_if_it_had_been_known(log, engine, policy, data):
+    files, arrivals = log
+    verdicts = data.draw(verdicts_on(arrivals))
+    same_credits(run(arrivals, files, engine, verdicts, credited_by(policy)), judged(arrivals, files, verdicts), policy)
+
+
+@given(logs(wrong=False), engines, policies)
+@LOGS
+def test_a_conversions_credits_sum_to_it_at_each_publication_of_its_hour(log, engine, policy):
+    files, arrivals = log
+    outputs = run(arrivals, files, engine, policy=credited_by(policy)).outputs
+    for status in ("final", None):
+        latest = {}
+        for key, rows in outputs.revisions["conversion_credits"].items():
+            rows = [row for row in rows if status is None or row.status == status]
+            if rows:
+                of = *key[:3], key[5]  # time, conversion, model, advertiser
+                latest.setdefault(of, []).append(max(rows, key=lambda row: row.number).counts[0])
+        assert {sum(credits) for credits in latest.values()} <= {0, 10**9}
 
 
 # --- How it is published -------------------------------------------------------------------------------------

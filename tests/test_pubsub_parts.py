@@ -11,16 +11,20 @@ from types import SimpleNamespace
 import fastavro
 import grpc
 import numpy as np
+import pyarrow as pa
 import pytest
+from apache_beam.pvalue import TaggedOutput
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from machines import Keyed
+from measurement.cloud.generation import Archive, Reach, before_streaming, of_hours
 from measurement.columnar import stored
 from measurement.columnar.batch import AVRO, JSON, NO_WATERMARK
 from measurement.columnar.deltas import BECAUSE, LATE, NO_HOUR, ON_TIME, Deltas
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.io import archive
+from measurement.io.endpoints import Endpoints
 from measurement.io.framing import READER_SCHEMA
 from measurement.io.publication import REJECTED, of_revisions, schema
 from measurement.io.pubsub import keeper as keeper_module
@@ -28,8 +32,10 @@ from measurement.io.pubsub.fence import BEAT, Fence, heard, running
 from measurement.io.pubsub.keeper import Flow, Keeper, Superseded
 from measurement.io.pubsub.leases import Leases
 from measurement.io.pubsub.messages import Message, MessageFrame, Schemas, frames
+from measurement.io.pubsub.source import PubSubSource, Reading, Rebuild
 from measurement.io.retry import SinkError
 from measurement.io.watermark import END, FileWatermark
+from measurement.model.attribution import Attribution, AttributionRule, Terms
 from measurement.model.events import SCHEMA
 from measurement.model.policy import Counting, Policy
 from measurement.model.tables import TOTALS
@@ -38,9 +44,14 @@ from measurement.state.join import JoinShard
 from measurement.state.rejects import REDELIVERY, RejectsShard
 from measurement.state.ring import SLOTS
 from measurement.state.totals import FINAL, PROVISIONAL, RESTATED, TotalsShard
-from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import ROWS, TALLIES, now_micros, rejects_by_shard
+from measurement.transforms.config import Rebuilding, RunConfig
+from measurement.transforms.credits import Credits
+from measurement.transforms.distribute import EVENTS, FACTS, REJECTS, ROWS, SPLIT, TALLIES, Distribute, now_micros, rejects_by_shard
+from measurement.transforms.join import ORDERS, Join
+from measurement.transforms.keyed import END_OF_STREAM
+from measurement.transforms.orders import Orders
 from measurement.transforms.rejects import Rejects
+from measurement.transforms.totals import _FIRST_MOVE, Totals
 from oracle import DAY, HOUR, MINUTE, PLAIN_SCHEMA, TYPES
 from strategies import START, encode_avro, encode_json, events
 from test_oracle import T, click, conversion, impression
@@ -913,7 +924,7 @@ def test_stored_rows_have_the_keys_that_the_machines_gave_them(log, advertiser):
     [(_, intake)] = taken([Message("1", START + 10 * DAY, {}, container(log))])
     delivery = JoinShard(Counting()).absorb(intake.batch).delivery
     entered = {(None, ON_TIME, "é", None, "undecodable"): (1,), (START, ON_TIME, "s", "click", "counted"): (2,)}
-    for table, deltas in {"delivery": delivery, **intake.tallies, "ledger": Deltas.tally("ledger", entered)}.items():
+    for table, deltas in {"delivery": delivery, **intake.tallies, "ledger": Deltas.tally(entered)}.items():
         if deltas is None:
             continue
         keyed = totals_of(table)
@@ -950,7 +961,7 @@ def test_a_table_without_rows_has_none_stored(table):
 def ledger(counted: dict[tuple[int | None, str], int], because: int = ON_TIME) -> Deltas:
     """Changes of ledger rows, by hour and source."""
     changes = {(hour, because, source, "click", "counted"): (n,) for (hour, source), n in (counted or {A: 0}).items()}
-    return Deltas.tally("ledger", changes).take(np.arange(len(counted)))
+    return Deltas.tally(changes).take(np.arange(len(counted)))
 
 
 def rebuilt(made: dict, was: dict, closed: bool = True, publish_from: int = NO_WATERMARK, held: dict | None = None) -> Keyed:
@@ -1066,3 +1077,189 @@ def test_no_revision_of_a_row_is_lower_than_the_stored_one_if_the_log_holds_as_m
         made = was.get((hour, source), 0) if (hour, source) in before else sum(n)
         standing = (was.get((hour, source), 0),)
         assert last.get((NO_HOUR if hour is None else hour, source, "click", "counted"), standing) == (made,)
+
+
+# --- How far back a rebuild reads ----------------------------------------------------------------------------
+
+NOW = T + 100 * DAY
+_generations = iter(range(2, 1_000))
+
+
+def attribution(lookback: int, **counting) -> Policy:
+    return Policy(Counting(**counting), Attribution((Terms(default=AttributionRule(click_lookback=lookback, view_lookback=HOUR)),)))
+
+
+def begun(since: int, first_began: int, directory="") -> Archive:
+    return Archive(str(directory), since, first_began)
+
+
+@pytest.mark.parametrize("lookback", [HOUR, 20 * DAY, 90 * DAY])
+@pytest.mark.parametrize("now", [NOW, NOW + 59 * MINUTE, NOW + 1])
+def test_before_a_stream_is_read_what_decides_the_hours_that_an_event_may_change(lookback, now):
+    reach = before_streaming(begun(0, 0), attribution(lookback), now)
+    assert reach.publish_from <= now - 8 * DAY - HOUR < reach.publish_from + 3 * HOUR  # a late click's impression
+    assert reach.publish_from % HOUR == 0 and reach.credit_from == reach.publish_from
+    assert reach.accept_from <= reach.publish_from - lookback - DAY  # of the oldest click's impression
+    assert reach.accept_from <= reach.publish_from - 8 * DAY  # of an order's first conversion
+    assert reach.read_from <= reach.accept_from - 10 * MINUTE and reach.read_until is None
+
+
+def test_the_horizons_of_the_policy_move_the_reach():
+    reach = before_streaming(begun(0, 0), attribution(2 * DAY, dedup_horizon=5 * DAY, join_horizon=6 * HOUR), NOW)
+    assert NOW - reach.publish_from == 5 * DAY + 8 * HOUR
+    assert reach.publish_from - reach.accept_from == 5 * DAY + 6 * HOUR
+
+
+@pytest.mark.parametrize("age", [0, 3 * DAY, 30 * DAY, 38 * DAY])
+def test_where_the_reach_has_all_there_ever_was_everything_is_rebuilt(age):
+    assert before_streaming(begun(NOW - age, NOW - age), attribution(30 * DAY), NOW) == Reach()
+    assert before_streaming(begun(NOW - age - 1, NOW - age), attribution(30 * DAY), NOW) == Reach()
+
+
+def test_an_archive_as_old_as_the_reach_is_as_good_as_a_whole_one():
+    whole = before_streaming(begun(0, 0), attribution(30 * DAY), NOW)
+    assert before_streaming(begun(whole.read_from, 0), attribution(30 * DAY), NOW) == whole
+
+
+@pytest.mark.parametrize("age", [HOUR, 3 * DAY, 20 * DAY])
+def test_of_a_later_archive_credits_stay_as_they_are_up_to_now_and_delivery_is_rebuilt_as_far_as_it_reaches(age):
+    reach = before_streaming(begun(NOW - age, 0), attribution(30 * DAY), NOW + 5 * MINUTE)
+    whole = before_streaming(begun(0, 0), attribution(30 * DAY), NOW + 5 * MINUTE)
+    assert NOW - age < reach.accept_from <= NOW - age + 2 * HOUR
+    assert reach.publish_from == max(whole.publish_from, min(reach.accept_from + DAY, NOW + HOUR))
+    assert reach.credit_from == NOW + HOUR
+
+
+def test_of_a_later_archive_that_has_a_conversions_whole_lookback_its_credits_are_rebuilt():
+    reach = before_streaming(begun(NOW - 38 * DAY, 0), attribution(30 * DAY), NOW)
+    assert reach.publish_from < reach.credit_from == reach.accept_from + 31 * DAY < NOW
+
+
+@pytest.mark.parametrize("lookback", [HOUR, 20 * DAY, 90 * DAY])
+def test_a_rebuild_of_hours_reads_what_they_count_and_credit(lookback):
+    start, stop = NOW, NOW + 6 * HOUR
+    reach = of_hours(begun(0, 0), attribution(lookback), start, stop)
+    assert reach.read_from <= start - max(lookback, 7 * DAY) - DAY - 10 * MINUTE
+    assert reach.read_until >= stop + 8 * DAY  # a follow-up as late as any
+    assert (reach.accept_from, reach.publish_from, reach.credit_from) == (NO_WATERMARK, start, start)
+    assert of_hours(begun(NOW - HOUR, NOW), attribution(lookback), start, stop) == reach  # all there ever was
+
+
+def test_a_rebuild_of_hours_leaves_alone_what_a_later_archive_has_not():
+    start, stop = NOW, NOW + 48 * HOUR
+    reach = of_hours(begun(NOW, 0), attribution(30 * DAY), start, stop)
+    assert reach.publish_from == NOW + 25 * HOUR and reach.credit_from == stop
+
+
+class Stored:
+    """What earlier generations have published."""
+
+    def __init__(self, *runs: dict):
+        self.runs = runs
+
+    def latest(self, table, since, until):
+        rows = {tuple(row[c.name] for c in table.identity): row for run in self.runs for row in run.get(table.name, ())}
+        time = lambda row: stored._micros(pa.chunked_array([pa.array([row[table.time]], pa.timestamp("us", "UTC"))]))[0].as_py()  # noqa: E731
+        return pa.Table.from_pylist([
+            row for row in rows.values() if since is None or row[table.time] is not None and time(row) >= since], schema(table))
+
+
+def generation(directory, reach: Reach, policy: Policy, was: Stored | None, watermark: int) -> dict[str, list[dict]]:
+    """The rows that a generation publishes which reads the archive alone: all of it, then the watermark is there, then it ends."""
+    number = next(_generations)
+    rebuilding = None if was is None else Rebuilding(was, reach.publish_from, None, reach.credit_from)
+    config = RunConfig(f"reads-{number}", number, 0, policy, 1, 1, 1, rebuilding=rebuilding)
+    manifest = archive.manifest(str(directory), number, reach.read_from, reach.read_until)
+    reader = PubSubSource(config.run, number, "sub", "i", Endpoints(), policy, Reading(live=False),
+                          Rebuild(manifest, reach.accept_from, reach.publish_from, reach.credit_from), readers=1, reader=0).create_reader(None, None)
+    distribute = Distribute(config)
+    stages = {EVENTS: Join(config), ORDERS: Orders(config), FACTS: Credits(config), REJECTS: Rejects(config), TALLIES: Totals(config)}
+    machines, rows = {}, {}
+
+    def take(tag, outputs):
+        for output in outputs:
+            to, (key, element) = (output.tag, output.value) if isinstance(output, TaggedOutput) else (TALLIES if tag == FACTS else ROWS, output)
+            if to == ROWS:
+                rows.setdefault(key, []).extend(pa.ipc.open_stream(element).read_all().to_pylist())
+                continue
+            machine = machines.setdefault((to, key), None) or stages[to].machine(key)
+            machines[to, key] = machine
+            take(to, stages[to].absorb(key, machine, element))
+
+    more = reader.start()
+    while more:
+        take(None, distribute.process(reader.get_current()))
+        more = reader.advance()
+    for table in TOTALS:
+        for key in [f"{table}/0" if table in SPLIT else table]:
+            machines.setdefault((TALLIES, key), stages[TALLIES].machine(key))
+    # The totals' timer is the first: their input has the time of what waits in the join.
+    for at, tags in (_FIRST_MOVE, [TALLIES]), (watermark, list(stages)), (END_OF_STREAM, list(stages)):
+        for tag in tags:
+            for (of, key), machine in list(machines.items()):
+                if of == tag:
+                    take(tag, stages[tag].advance(key, machine, at))
+    return rows
+
+
+def sent(directory, log: list[dict]) -> None:
+    """Events as messages that were published when they happened, or ``published`` later."""
+    for number, event in enumerate(log):
+        late = event.pop("published", 0)
+        archive.write(str(directory), "sub", [Message(str(number), event["event_time"] + late, {}, encode_json(event))])
+
+
+def credited(rows: dict) -> dict[tuple, int]:
+    return {(row["conversion_id"], row["touch_id"]): row["value_micros"] for row in rows.get("conversion_credits", ())}
+
+
+C = T + 21 * DAY  # of conversions, whose touches are 20 days old and older
+JOURNEYS = [
+    impression("i0", T - 6 * HOUR, user_id="u"), click("k0", T + 5 * HOUR, of="i0", user_id="u"),
+    impression("i1", T + DAY, user_id="v", test=None), click("k1", T + DAY + HOUR, of="i1", user_id="v"),
+    conversion("before", T + 2 * DAY, user_id="v", value_micros=5), conversion("c0", C, user_id="u", value_micros=7),
+    conversion("c1", C + HOUR, user_id="v", value_micros=9), impression("fresh", C + 2 * HOUR, user_id="w"),
+]
+
+
+def test_a_conversion_whose_touch_is_20_days_old_keeps_its_credit_in_a_rebuild(tmp_path):
+    sent(tmp_path, [dict(event) for event in JOURNEYS])
+    policy, now = attribution(21 * DAY), C + 3 * HOUR
+    was = generation(tmp_path, Reach(), policy, None, now)
+    assert credited(was) == {("before", "k1"): 5, ("c0", "k0"): 7, ("c1", "k1"): 9}
+    reach = before_streaming(begun(0, 0), policy, now)
+    assert reach.publish_from > T + 3 * DAY  # the first conversion's hour is none of those
+    again = generation(tmp_path, reach, policy, Stored(was), now)
+    assert again == {}
+    # What delivery alone asks for would have taken the credit away.
+    short = dataclasses.replace(reach, read_from=reach.publish_from - DAY, accept_from=reach.publish_from - DAY)
+    assert credited(generation(tmp_path, short, policy, Stored(was), now))[("c0", "k0")] == 0
+
+
+def test_a_lost_row_comes_again_and_no_row_of_an_hour_before_the_reach(tmp_path):
+    sent(tmp_path, [dict(event) for event in JOURNEYS])
+    policy, now = attribution(21 * DAY), C + 3 * HOUR
+    again = generation(tmp_path, before_streaming(begun(0, 0), policy, now), policy, Stored({}), now)
+    assert credited(again) == {("c0", "k0"): 7, ("c1", "k1"): 9}
+    assert {row["value_micros"] for row in again["attribution"]} == {7, 9}
+
+
+def test_credits_that_a_later_archive_cannot_tell_stay(tmp_path):
+    sent(tmp_path, [dict(event) for event in JOURNEYS])
+    policy, now = attribution(21 * DAY), C + 3 * HOUR
+    was = generation(tmp_path, Reach(), policy, None, now)
+    reach = before_streaming(begun(T + 15 * DAY, 0), policy, now)
+    assert "conversion_credits" not in generation(tmp_path, reach, policy, Stored(was), now)
+
+
+def test_what_an_earlier_generation_entered_before_the_rebuilt_hours_is_not_entered_again(tmp_path):
+    """Follow-ups that wait in the archive, and those whose impression or whose own time it is not read for."""
+    policy, now = attribution(21 * DAY), C + 3 * HOUR
+    edge = before_streaming(begun(0, 0), policy, now).accept_from
+    sent(tmp_path, [dict(event) for event in [
+        impression("old", edge - 2 * HOUR), {**impression("late", edge - HOUR), "published": 90 * MINUTE},
+        click("k", edge + HOUR, of="old"), click("orphan", edge + 2 * HOUR, of="nothing"),
+        click("waits", C - 12 * DAY, of="nothing"), *JOURNEYS[-3:]]])
+    was = generation(tmp_path, Reach(), policy, None, now)
+    assert sorted(row["event_id"] for row in was["rejects"]) == ["orphan", "waits"]
+    assert generation(tmp_path, before_streaming(begun(0, 0), policy, now), policy, Stored(was), now) == {}

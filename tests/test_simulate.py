@@ -74,8 +74,9 @@ def reject_reason(event: dict, start: datetime) -> str | None:
     return None
 
 
-def recount(logs: list[list[dict | None]], start: datetime) -> dict:
-    """Outcomes and delivery of whole logs, by the rules of counting and without any watermark."""
+def judged(logs: list[list[dict | None]], start: datetime) -> tuple[Counter, dict[str, dict], list[tuple[dict, dict | None]]]:
+    """Outcomes of whole logs by the rules of counting and without any watermark, the impressions that were accepted, and
+    what is counted, each with its impression (conversions without)."""
     outcomes = Counter()
     accepted = {}  # identity -> event, of those that stand
     arrivals = []
@@ -108,7 +109,7 @@ def recount(logs: list[list[dict | None]], start: datetime) -> dict:
         repeated.update(event["event_id"] for event in reports[1:])
 
     impressions = {event["event_id"]: event for event in accepted.values() if event["event_type"] == "impression"}
-    following = defaultdict(list)
+    counted = []
     for event in accepted.values():
         kind = event["event_type"]
         impression = impressions.get(event["impression_id"]) if kind in NEEDS_IMPRESSION else None
@@ -120,11 +121,20 @@ def recount(logs: list[list[dict | None]], start: datetime) -> dict:
             outcome = "invalid_traffic"
         else:
             outcome = "counted"
-            following[event["impression_id"] if impression else event["event_id"]].append(event)
+            counted.append((event, event if kind == "impression" else impression))
         if impression:
             assert abs(event["event_time"] - impression["event_time"]) < timedelta(hours=2)
         outcomes[kind, outcome] += 1
+    return outcomes, impressions, counted
 
+
+def recount(logs: list[list[dict | None]], start: datetime) -> dict:
+    """Outcomes and delivery of whole logs."""
+    outcomes, impressions, counted = judged(logs, start)
+    following = defaultdict(list)
+    for event, impression in counted:
+        if impression:
+            following[impression["event_id"]].append(event)
     delivery = defaultdict(Counter)
     for impression_id, impression in impressions.items():
         hour = impression["event_time"].replace(minute=0, second=0, microsecond=0)

@@ -73,7 +73,7 @@ def count_of(deltas: Deltas | None) -> list[int]:
 
 
 def one_row(hour: int | None, n: int, because: int = ON_TIME) -> Deltas:
-    return Deltas.tally("ledger", {(hour, because, "events-0", "click", "counted"): (n,)})
+    return Deltas.tally({(hour, because, "events-0", "click", "counted"): (n,)})
 
 
 def published(revisions) -> list[tuple[int, int]]:
@@ -256,7 +256,7 @@ def test_of_an_orders_conversions_the_earliest_stands_whatever_came_first():
         ledger: dict = {}
         for place in log:
             effects = absorb(joined, conversion(f"c{place}", T + place * HOUR, order_id="o"))
-            for key, n in call(keyed, lambda machine: machine.absorb(effects.orders)).items():
+            for key, n in call(keyed, lambda machine: machine.absorb(effects.orders))[0].items():
                 ledger[key[0], key[4]] = ledger.get((key[0], key[4]), 0) + n
             keyed.lose()
         assert {key: n for key, n in ledger.items() if n} == {
@@ -273,7 +273,7 @@ def test_an_order_forgotten_by_the_horizon_stays_forgotten_when_its_machine_is_l
             call(keyed, lambda machine: machine.absorb(effects.orders))
         keyed.lose()
         effects = absorb(joined, conversion("c", then + 1, order_id="o"), watermark=watermark)
-        ledger = call(keyed, lambda machine: machine.absorb(effects.orders))
+        ledger, _ = call(keyed, lambda machine: machine.absorb(effects.orders))
         assert {key[4]: n for key, n in ledger.items() if n} == {"duplicate": 1}
 
 
@@ -288,7 +288,7 @@ def test_orders_do_not_depend_on_which_shard_of_the_stage_before_runs_ahead(orde
     ]
     ledger: dict = {}
     for place in order:
-        for key, n in call(keyed, lambda machine: machine.absorb(log[place])).items():
+        for key, n in call(keyed, lambda machine: machine.absorb(log[place]))[0].items():
             ledger[key[0] if key[0] > T + DAY else T, key[4]] = ledger.get((key[0] if key[0] > T + DAY else T, key[4]), 0) + n
         if lose:
             keyed.lose()
@@ -305,7 +305,7 @@ def test_a_displaced_conversion_does_not_return_when_the_one_that_displaced_it_i
     call(keyed, lambda machine: machine.advance(told))
     for _ in range(2):
         effects = absorb(joined, conversion("c", T + 2 * DAY, order_id="o"), watermark=told)
-        ledger = keyed.machine.absorb(effects.orders) if effects.orders is not None else None
+        ledger = keyed.machine.absorb(effects.orders)[0] if effects.orders is not None else None
         if ledger is not None:
             assert {key[4]: n for key, n in ledger.items() if n} == {"counted": 1}
         keyed.lose()
@@ -451,7 +451,7 @@ def test_orders_far_ahead_outlive_the_bucket_they_share_a_slot_with(lose):
     if lose:
         keyed.lose()
     effects = absorb(joined, conversion("c", ahead + 1, order_id="p"), watermark=FORGOTTEN)
-    ledger = call(keyed, lambda machine: machine.absorb(effects.orders))
+    ledger, _ = call(keyed, lambda machine: machine.absorb(effects.orders))
     assert {key[4]: n for key, n in ledger.items() if n} == {"duplicate": 1}
 
 

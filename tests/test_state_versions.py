@@ -21,10 +21,13 @@ import pytest
 from machines import Keyed
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import BECAUSE, LATE, NO_HOUR, ON_TIME, Deltas
+from measurement.columnar.facts import Facts
 from measurement.io.watermark import END
 from measurement.model.events import OUTCOMES
+from measurement.model.attribution import Attribution
 from measurement.model.policy import Counting
-from measurement.state import join, orders, rejects, totals
+from measurement.state import credits, join, orders, rejects, totals
+from measurement.state.credits import Credited, CreditsShard
 from measurement.state.join import JoinShard
 from measurement.state.orders import OrdersShard
 from measurement.state.rejects import REDELIVERY, RejectsShard
@@ -42,6 +45,7 @@ HORIZON = 92 * DAY
 MACHINES: dict[str, tuple[Callable, int]] = {
     "join": (lambda: JoinShard(Counting()), join._VERSION),
     "orders": (lambda: OrdersShard(Counting()), orders._VERSION),
+    "credits": (lambda: CreditsShard(Attribution(), Counting()), credits._VERSION),
     "rejects": (RejectsShard, rejects._VERSION),
     "totals": (lambda: TotalsShard(3, 1, 10 * MINUTE, HORIZON), totals._VERSION),
 }
@@ -70,6 +74,30 @@ def of_orders(keyed: Keyed) -> None:
         call(keyed, lambda machine: machine.absorb(ordered(conversion(name, time, order_id=order))))
 
 
+def of_credits(keyed: Keyed) -> None:
+    """Two buckets, the older of which shares its slot with one that expired, so that its conversions are summed up; touches
+    of both kinds, a robot's, a test's; a verdict, a conversion with an order that another displaced late."""
+    width = keyed.machine.buckets.width
+    joined, orders = Keyed(MACHINES["join"][0]), Keyed(MACHINES["orders"][0])
+    user = {"user_id": "u", "line_item_id": "l\u00f6"}
+
+    def told(facts: Facts | None) -> None:
+        call(keyed, lambda machine: machine.absorb(facts))
+
+    told(absorb(joined, impression("old", T - SLOTS * width, **user)).facts)
+    told(absorb(joined, impression("seen", T - 2, **user), impression("bought", T - 3, **user), click("k\u00f6", T - 1, "seen", user_id="u"),
+                impression("robot", T - 1, user_agent="Googlebot/2.1", **user), impression("probe", T - 1, test=True, **user)).facts)
+    told(absorb(joined, conversion("plain", T, user_id="u", value_micros=5, currency="EUR"), conversion("tried", T, user_id="u", test=True),
+                conversion("nobody's", T)).facts)
+    for name, time, watermark in (("b", T + 2, T), ("a", T + 1, CLOSE)):
+        effects = absorb(joined, conversion(name, time, user_id="u", order_id="o"), watermark=watermark)
+        told(call(orders, lambda machine: machine.absorb(effects.orders))[1])
+    verdict = batch(impression("bought", T - 3, **user)).rows[0]
+    told(call(joined, lambda machine: machine.judge(int(verdict["id_hi"]), int(verdict["id_lo"]), 2, CLOSE)).facts)
+    call(keyed, lambda machine: machine.advance(machine.next_due()))
+    told(absorb(joined, impression("next", T + width, **user), conversion("much later", T + width + 1, user_id="u")).facts)
+
+
 def of_rejects(keyed: Keyed) -> None:
     """Two days' rejects and one that is forgotten."""
     call(keyed, lambda machine: machine.absorb(["file@0"], np.array([T - 30 * DAY])))
@@ -80,7 +108,7 @@ def of_rejects(keyed: Keyed) -> None:
 def of_totals(keyed: Keyed) -> None:
     """A final row, one restated since, one published and changed since, late events held back, one without an hour."""
     def entry(hour: int | None, n: int, kind: str | None, because: int = ON_TIME) -> Deltas:
-        return Deltas.tally("ledger", {(hour, because, "events-0", kind, "counted"): (n,)})
+        return Deltas.tally({(hour, because, "events-0", kind, "counted"): (n,)})
 
     call(keyed, lambda machine: machine.absorb(entry(T - 2 * HOUR, 7, "click")))
     call(keyed, lambda machine: machine.absorb(entry(T - 2 * HOUR, 1, "start")))
@@ -136,12 +164,35 @@ def from_join(keyed: Keyed) -> None:
 
 
 def from_orders(keyed: Keyed) -> None:
-    ledger = call(keyed, lambda machine: machine.absorb(ordered(conversion("0", T - HOUR, order_id="o"))))
+    ledger, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("0", T - HOUR, order_id="o"))))
+    assert told.facts["delta"].tolist() == [-1, 1] and told.ids[1] == b"0"
     assert counted(ledger) == {
         (-1, "events-0", "conversion", "counted"): 1, (0, "events-0", "conversion", "counted"): -1,
         (0, "events-0", "conversion", "duplicate"): 1}
-    ledger = call(keyed, lambda machine: machine.absorb(ordered(conversion("y", T + 1, order_id="other"))))
+    ledger, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("y", T + 1, order_id="other"))))
+    assert told.facts["delta"].tolist() == [0]
     assert counted(ledger) == {(0, "events-0", "conversion", "duplicate"): 1}
+
+
+def from_credits(keyed: Keyed) -> None:
+    assert keyed.machine.next_due() == keyed.machine.buckets.expires(keyed.machine.buckets.of(T - 3))
+    assert len(keyed.machine.conversions) == 6
+    joined = Keyed(MACHINES["join"][0])
+    absorb(joined, impression("seen", T - 2, user_id="u", line_item_id="l\u00f6"))
+
+    def credits_of(credited: Credited) -> list[tuple]:
+        """(conversion, touch, its line item, why, change of the credit, change of the value)"""
+        d = credited.credits
+        return sorted((d.labels[row[0]], *(None if c < 0 else d.labels[c] for c in row[[2, 8]]), BECAUSE[why], *n.tolist())
+                      for row, why, n in zip(d.codes, d.because, d.counts) if n.any())
+
+    late = absorb(joined, click("later", T - 1, "seen", user_id="u"), watermark=CLOSE).facts
+    assert credits_of(call(keyed, lambda machine: machine.absorb(late))) == [
+        ("a", "k\u00f6", "l\u00f6", "late", -10**9, 0), ("a", "later", "l\u00f6", "late", 10**9, 0),
+        ("much later", "k\u00f6", "l\u00f6", "", -10**9, 0), ("much later", "later", "l\u00f6", "", 10**9, 0),
+        ("plain", "k\u00f6", "l\u00f6", "late", -10**9, -5), ("plain", "later", "l\u00f6", "late", 10**9, 5)]
+    probe = absorb(joined, conversion("tried again", T, user_id="u", test=True)).facts
+    assert credits_of(call(keyed, lambda machine: machine.absorb(probe))) == [("tried again", "probe", "l\u00f6", "", 10**9, 0)]
 
 
 def from_rejects(keyed: Keyed) -> None:
@@ -172,8 +223,8 @@ def from_totals(keyed: Keyed) -> None:
         (None, "events-0", None, "counted", 2, "final", "", 10)]
 
 
-SEEN = {"join": of_join, "orders": of_orders, "rejects": of_rejects, "totals": of_totals}
-THEN = {"join": from_join, "orders": from_orders, "rejects": from_rejects, "totals": from_totals}
+SEEN = {"join": of_join, "orders": of_orders, "credits": of_credits, "rejects": of_rejects, "totals": of_totals}
+THEN = {"join": from_join, "orders": from_orders, "credits": from_credits, "rejects": from_rejects, "totals": from_totals}
 
 
 # --- Logs ----------------------------------------------------------------------------------------------------
@@ -229,11 +280,14 @@ def test_a_machine_that_lives_on_publishes_the_same(name):
 def test_a_log_is_written_as_before_unless_its_version_says_otherwise(name):
     """A changed layout under an old version would be misread by whatever restores it."""
     def plain(run: bytes) -> list[bytes]:
-        # The events that wait are compressed, which another codec's version may do otherwise: they are compared unpacked.
+        # What is compressed another version of the codec may compress otherwise: it is compared unpacked.
         sections = [bytes(s) for s in unpack(version_of(run), run)]
         if name == "join":
             waits = EventBatch.decode(sections[7])
             sections[7] = waits.rows.tobytes() + waits.payloads.data.tobytes() + json.dumps(waits.labels).encode()
+        if name == "credits":
+            told = Facts.decode(sections[0])
+            sections = [told.facts.tobytes(), told.terms.tobytes(), told.ids.data.tobytes(), json.dumps(told.labels).encode()]
         return sections
 
     before = kept(LOGS / f"{name}-{MACHINES[name][1]}.jsonl")
@@ -253,13 +307,14 @@ def test_a_log_of_an_unknown_version_is_refused_by_its_number(name):
             restored(name, bags)
 
 
-def test_a_join_whose_waiting_events_are_of_an_unknown_version_is_refused():
-    bags = written("join").bags
+@pytest.mark.parametrize(("name", "section"), [("join", 7), ("credits", 0)])
+def test_a_log_that_holds_events_or_facts_of_an_unknown_version_is_refused(name, section):
+    bags = written(name).bags
     run = next(run for runs in bags.values() for run in runs)
     sections = [bytes(s) for s in unpack(version_of(run), run)]
-    sections[7] = (9).to_bytes(8, "little") + sections[7][8:]
+    sections[section] = (9).to_bytes(8, "little") + sections[section][8:]
     with pytest.raises(ValueError, match="version 9 where"):
-        restored("join", {0: [pack(version_of(run), tuple(sections))]})
+        restored(name, {0: [pack(version_of(run), tuple(sections))]})
 
 
 def test_the_slots_of_a_log_are_those_that_the_jobs_state_has():

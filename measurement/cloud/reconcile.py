@@ -2,22 +2,23 @@
 
 import threading
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import pyarrow as pa
 
 from measurement.cloud.places import CloudError, Places
 from measurement.io.bigquery_admin import BigQueryError, Reader
 from measurement.io.bigtable_read import scan_all
+from measurement.io.bigtable_service import SERVED
 from measurement.io.control import Control, Generation
 from measurement.io.pubsub.fence import heard
 from measurement.io.retry import SinkError
-from measurement.model.events import COUNTS
 from measurement.model.policy import Counting
-from measurement.monitors.ledger import Check, Result, balance, micros, tables
+from measurement.model.tables import Table
+from measurement.monitors.ledger import Check, Result, balance, micros, number, tables
 from measurement.monitors.status import Status, of_tables
 
 _LOOKS, _BETWEEN_SECONDS = 3, 7.0  # a job that runs publishes its tables one after the other, each every few seconds
-_SERVED = Check("delivery in BigQuery = delivery in Bigtable", ("window_start", "advertiser_id", "count"), "", "")
 
 
 def reconcile(places: Places) -> Result:
@@ -27,7 +28,8 @@ def reconcile(places: Places) -> Result:
             state = _state(_generation(places))
             for look in range(_LOOKS):
                 result = balance(_query(reader), places.dataset, state, Counting.join_horizon)
-                _compare_served(places, _query(reader), result)
+                for table in SERVED.values():
+                    _compare_served(places, _query(reader), result, table)
                 if result.holds or not result.under_way or look == _LOOKS - 1:
                     return result
                 threading.Event().wait(_BETWEEN_SECONDS)
@@ -61,29 +63,30 @@ def _query(reader: Reader):
     return lambda sql: [tuple(row.values()) for row in reader.query(sql).to_pylist()]
 
 
-def _compare_served(places: Places, query, result: Result) -> None:
-    """Each hour's and advertiser's counts in Bigtable against those in BigQuery, of the hours that have settled."""
-    names = tables(places.dataset)
-    sums = ", ".join(f"sum({c}) AS {c}" for c in COUNTS)
-    rows = query(f"SELECT window_start, advertiser_id, {sums} FROM {names['delivery']} GROUP BY 1, 2")
+def _compare_served(places: Places, query, result: Result, table: Table) -> None:
+    """Each hour's and advertiser's sums in Bigtable against those in BigQuery, of the hours that have settled."""
+    sums = [c.name for c in table.values]
+    rows = query(f"SELECT window_start, advertiser_id, {', '.join(f'sum({c}) AS {c}' for c in sums)} "
+                 f"FROM {tables(places.dataset)[table.name]} GROUP BY 1, 2")
     settled = result.settled if result.under_way else 1 << 62
     if settled is None:
         return
-    analysed = {(hour, advertiser): counts for hour, advertiser, *counts in rows if micros(hour) < settled}
+    analysed = {(hour, advertiser): figures for hour, advertiser, *figures in rows if micros(hour) < settled}
     if not analysed:
         return
     hours = [micros(hour) for hour, _ in analysed]
-    served = _summed(scan_all(places.endpoints, places.instance, "delivery", min(hours), max(hours) + 1))
-    zeros = [0] * len(COUNTS)
+    served = _summed(scan_all(places.endpoints, places.instance, table.name, min(hours), max(hours) + 1), sums)
+    zeros = [0] * len(sums)
     wrong = []
     for key in analysed.keys() | {k for k in served if micros(k[0]) < settled}:
-        pairs = zip(COUNTS, analysed.get(key, zeros), served.get(key, zeros))
-        wrong += [(*key, name, int(left), int(right)) for name, left, right in pairs if left != right]
+        pairs = zip(sums, analysed.get(key, zeros), served.get(key, zeros))
+        wrong += [(*key, name, number(left), number(right)) for name, left, right in pairs if left != right]
     if wrong:
-        result.failures.append((_SERVED, sorted(wrong)))
+        says = f"{table.name} in BigQuery = {table.name} in Bigtable"
+        result.failures.append((Check(says, ("window_start", "advertiser_id", "sum of")), sorted(wrong)))
 
 
-def _summed(rows: pa.Table) -> dict[tuple, list[int]]:
-    grouped = rows.group_by(["window_start", "advertiser_id"]).aggregate([(c, "sum") for c in COUNTS])
+def _summed(rows: pa.Table, sums: list[str]) -> dict[tuple, list[int | Decimal]]:
+    grouped = rows.group_by(["window_start", "advertiser_id"]).aggregate([(c, "sum") for c in sums])
     keys = zip(grouped["window_start"].to_pylist(), grouped["advertiser_id"].to_pylist())
-    return dict(zip(keys, map(list, zip(*(grouped[f"{c}_sum"].to_pylist() for c in COUNTS)))))
+    return dict(zip(keys, map(list, zip(*(grouped[f"{c}_sum"].to_pylist() for c in sums)))))

@@ -86,7 +86,7 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
     hold = by.hold if own or not archive else max(by.hold, 2.5 * ARCHIVE_SECONDS)
     reading = Reading(Flow(lease=lease, hold=hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
-             None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from), tell)
+             None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from, None, rebuild.credit_from), tell)
 
 
 def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], say: Callable[[str], None]) -> None:
@@ -104,10 +104,13 @@ def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], 
         if at is not None and time.time() - at < _SILENT_SECONDS:
             # What a running job publishes later would stand below the rebuilt rows and never be seen.
             raise CloudError(f"{what.places.subscription}: generation {last.number} is running; stop it, rebuild, and start it again")
+        reach = generations.of_hours(archive, rules, start, stop)
+        if reach.publish_from >= stop:
+            raise CloudError(f"{archive.directory}: was begun too late to have any of these hours whole")
         new = _take(control, what.places.subscription, last)
-        files = _listed(archive, new, generations.of_hours(rules.counting, start, stop))
+        files = _listed(archive, new, reach)
     say(f"generation {new.number}: rebuilds from {archive.directory}")
-    stored = Rebuilding(_stored(what.places, new), start, stop)
+    stored = Rebuilding(_stored(what.places, new), files.publish_from, stop, files.credit_from)
     _execute(what, by, control, new, rules, Reading(live=False), files, stored, tell)
 
 
@@ -154,12 +157,12 @@ def _begin(control: Control, places: Places, last: Generation | None, archive: A
         # A job that was running learns within a beat that it is over; until then it acknowledges what only it has counted.
         threading.Event().wait(BEAT + 1)
     say(f"generation {new.number}: first rebuilds from {archive.directory}")
-    return new, _listed(archive, new, generations.before_streaming(archive, rules.counting, new.began))
+    return new, _listed(archive, new, generations.before_streaming(archive, rules, new.began))
 
 
 def _listed(archive: Archive, new: Generation, reach: Reach) -> Rebuild:
     place = archives.manifest(archive.directory, new.number, reach.read_from, reach.read_until)
-    return Rebuild(place, reach.accept_from, reach.publish_from)
+    return Rebuild(place, reach.accept_from, reach.publish_from, reach.credit_from)
 
 
 def _take(control: Control, job: str, last: Generation | None) -> Generation:

@@ -21,8 +21,7 @@ class StoredRows:
     run: str  # rows are read once a run
 
     def latest(self, table: Table, since: int | None, until: int | None) -> pa.Table:
-        hour = table.key[0].name
-        limits = [f"{hour} {sign} TIMESTAMP '{text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
+        limits = [f"{table.time} {sign} TIMESTAMP '{text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
         where = f" WHERE {' AND '.join(limits)}" if limits else ""
         with _one_reads:  # the shards of a table in one process ask for the same
             return _read(self, f"SELECT * FROM `{self.dataset}.{table.name}_latest`{where}")

@@ -12,7 +12,7 @@ import numpy as np
 
 from measurement.columnar import jsonl
 from measurement.columnar.avro import ERRORS, READER, TRAILING, Program, read_blocks, read_each
-from measurement.columnar.batch import Blobs, gather
+from measurement.columnar.batch import Blobs, blobs, gather
 from measurement.model.events import FIELD_INDEX, SCHEMA
 
 _READER = fastavro.parse_schema(SCHEMA)
@@ -148,9 +148,3 @@ def _collected(columns, payloads, piece, index, failed) -> Decoded:
     id_at = np.array([payload.find(raw[at : at + n]) if n > 0 else -1 for payload, at, n in ids], np.int32)
     return Decoded(buf, values, lengths, blobs(payloads), np.array(piece, np.int64), np.array(index, np.int32),
                    id_at, columns.wrong, failed)
-
-
-def blobs(parts: list[bytes]) -> Blobs:
-    offsets = np.zeros(len(parts) + 1, np.int64)
-    np.cumsum([len(p) for p in parts], out=offsets[1:])
-    return Blobs(offsets, np.frombuffer(b"".join(parts), np.uint8))

@@ -6,7 +6,7 @@ import numpy as np
 import orjson
 
 from measurement.columnar.batch import pack, unpack
-from measurement.columnar.hashing import fingerprint
+from measurement.columnar.texts import fingerprints_of_rows, text_fingerprints
 
 _VERSION = 1
 NO_HOUR = np.iinfo(np.int64).min  # the window of events whose time could not be read
@@ -67,22 +67,21 @@ class Deltas:
         return [(s, self.take(at)) for s, at in found if len(at)]
 
     @classmethod
-    def tally(cls, table: str, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":
+    def tally(cls, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":
         """Changes of a small table from ``{(hour or None, because, *texts or None): counts}``."""
         labels: dict[str, int] = {}
         n = len(counted)
-        keys, codes = np.empty((n, 2), np.uint64), []
+        codes = []
         hours, because = np.empty(n, np.int64), np.empty(n, np.uint8)
         for i, (hour, why, *texts) in enumerate(counted):
             hours[i] = NO_HOUR if hour is None else hour
             because[i] = why
             codes.append([-1 if t is None else labels.setdefault(t, len(labels)) for t in texts])
-            keys[i] = text_key(table, hour, *texts)
-        return cls(keys, hours, because, np.array(codes, np.int32).reshape(n, -1),
-                   np.array(list(counted.values()), np.int64).reshape(n, -1), list(labels))
+        codes = np.array(codes, np.int32).reshape(n, -1)
+        counts = np.array(list(counted.values()), np.int64).reshape(n, -1)
+        return cls(keys_of(hours, codes, list(labels)), hours, because, codes, counts, list(labels))
 
 
-def text_key(*parts) -> tuple[int, int]:
-    """Fingerprint of a few texts, numbers and nulls, as of their JSON."""
-    raw = np.frombuffer(orjson.dumps(parts), np.uint8)
-    return fingerprint(raw, 0, len(raw), 0)
+def keys_of(hours: np.ndarray, codes: np.ndarray, labels: list[str]) -> np.ndarray:
+    """Key fingerprints (n, 2) of rows of any table but delivery: of their times (µs) and texts."""
+    return np.column_stack(fingerprints_of_rows(*text_fingerprints(labels), codes, hours))

@@ -19,9 +19,12 @@ _F = e.FIELD_INDEX
 _EVENT_ID, _IMPRESSION_ID, _TIME, _PRICE, _TEST = (
     _F["event_id"], _F["impression_id"], _F["event_time"], _F["price_micros"], _F["test"])
 _ADVERTISER, _CONVERSION_TYPE, _ORDER_ID = _F["advertiser_id"], _F["conversion_type"], _F["order_id"]
+_USER_ID, _VALUE, _CURRENCY = _F["user_id"], _F["value_micros"], _F["currency"]
 _SOURCE_ID, _USER_AGENT, _RECEIVED = _F["source_id"], _F["user_agent"], _F["received_time"]
 _DIMENSIONS = np.array([_F[name] for name in e.DIMENSIONS])
 _ORDER = np.array([_ADVERTISER, _CONVERSION_TYPE, _ORDER_ID])
+_TERMS = np.array([_ADVERTISER, _CONVERSION_TYPE, _CURRENCY])  # of a conversion
+TERMS_AT = [e.DIMENSIONS.index("advertiser_id"), 1, e.DIMENSIONS.index("currency")]  # where their codes stand in DIMS
 _TEXTS = np.array([type_ == "string" or type_ == ["null", "string"] for type_ in (f["type"] for f in e.SCHEMA["fields"])])
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -59,7 +62,8 @@ def _digest(buf, v, n):
 
 @njit(cache=True, nogil=True)
 def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
-    """Fills identity, parent, digest, time and price of ``rows``; the dims arrays get each impression's fingerprint."""
+    """Fills identity, parent, user, digest, time and price of ``rows``; the dims arrays get the fingerprints of impressions'
+    dimensions and conversions' terms."""
     for r in range(len(chosen)):
         i = chosen[r]
         v, n = values[i], lengths[i]
@@ -70,15 +74,20 @@ def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
             row.id_hi, row.id_lo = combine(own1, own2, own1, own2)
             if kind[i] == e.IMPRESSION:
                 dims_hi[r], dims_lo[r] = _fields(buf, v, n, _DIMENSIONS, test)
-            elif n[_ORDER_ID] > 0:
-                row.parent_hi, row.parent_lo = _fields(buf, v, n, _ORDER, test)
+            else:
+                dims_hi[r], dims_lo[r] = _fields(buf, v, n, _TERMS, test + np.uint64(2))
+                if n[_ORDER_ID] > 0:
+                    row.parent_hi, row.parent_lo = _fields(buf, v, n, _ORDER, test)
         else:
             imp1, imp2 = fingerprint(buf, v[_IMPRESSION_ID], n[_IMPRESSION_ID], test)
             row.id_hi, row.id_lo = combine(imp1, imp2, own1, own2)
             row.parent_hi, row.parent_lo = combine(imp1, imp2, imp1, imp2)
         row.digest = _digest(buf, v, n)
         row.time = v[_TIME]
-        row.price = v[_PRICE] if n[_PRICE] >= 0 else 0
+        price = _VALUE if kind[i] == e.CONVERSION else _PRICE
+        row.price = v[price] if n[price] >= 0 else 0
+        if n[_USER_ID] > 0:
+            row.user_hi, row.user_lo = fingerprint(buf, v[_USER_ID], n[_USER_ID], test)
 
 
 @njit(cache=True, nogil=True)
@@ -135,25 +144,28 @@ def batch(decoded: Decoded, chosen: np.ndarray, kinds: np.ndarray, labels: Label
     rows["type"] = kinds[chosen]
     rows["dims"] = -1
     dims = _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels)
-    ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0))
-    ids = chosen[ordered]
-    rows["dims"][ordered] = labels.codes(decoded.buf, decoded.values[ids, _EVENT_ID], decoded.lengths[ids, _EVENT_ID])
     payloads = decoded.payloads if len(chosen) == len(decoded.payloads) else decoded.payloads.take(chosen)
     return EventBatch(rows, dims, payloads, labels.texts)
 
 
 def _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels) -> np.ndarray:
-    """Each distinct combination of dimensions once; ``rows['dims']`` of impressions names it."""
-    impressions = np.flatnonzero(rows["type"] == e.IMPRESSION)
+    """Each distinct combination of dimensions or terms once; ``rows['dims']`` of impressions and conversions names it."""
+    heads = np.flatnonzero((rows["type"] == e.IMPRESSION) | (rows["type"] == e.CONVERSION))
     keys = Keys()
-    found = keys.add(dims_hi[impressions], dims_lo[impressions])
-    rows["dims"][impressions] = found
-    first = chosen[impressions[firsts(found)]]
+    found = keys.add(dims_hi[heads], dims_lo[heads])
+    rows["dims"][heads] = found
+    first = heads[firsts(found)]
     dims = np.empty(keys.rows, DIMS)
     dims["hi"], dims["lo"] = keys.hi[: keys.rows], keys.lo[: keys.rows]
-    at = np.ix_(first, _DIMENSIONS)
-    dims["codes"] = labels.codes(decoded.buf, decoded.values[at], decoded.lengths[at])
-    tests = (decoded.lengths[first, _TEST] >= 0) & (decoded.values[first, _TEST] == 1)
+    dims["codes"] = -1
+    converted = rows["type"][first] == e.CONVERSION
+    for at, fields, where in ((np.flatnonzero(~converted), _DIMENSIONS, slice(None)), (np.flatnonzero(converted), _TERMS, TERMS_AT)):
+        texts = np.ix_(chosen[first[at]], fields)
+        codes = np.full((len(at), len(e.DIMENSIONS)), -1, np.int32)
+        codes[:, where] = labels.codes(decoded.buf, decoded.values[texts], decoded.lengths[texts])
+        dims["codes"][at] = codes
+    events = chosen[first]
+    tests = (decoded.lengths[events, _TEST] >= 0) & (decoded.values[events, _TEST] == 1)
     for row in np.flatnonzero(tests):
         dims["codes"][row, 0] = labels.code(TEST_ADVERTISER + labels.texts[dims["codes"][row, 0]])
     return dims

@@ -97,7 +97,7 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
         "arrivals": {key: (n,) for key, n in arrivals.items()},
         "ledger": {key: (n,) for key, n in entries.items()},
     }
-    return Intake(batch, rejects, {table: Deltas.tally(table, counted) for table, counted in tallies.items() if counted},
+    return Intake(batch, rejects, {table: Deltas.tally(counted) for table, counted in tallies.items() if counted},
                   start)
 
 

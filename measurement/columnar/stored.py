@@ -2,25 +2,49 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from measurement.columnar.deltas import NO_HOUR, Deltas, text_key
+from measurement.columnar.deltas import NO_HOUR, Deltas, keys_of
 from measurement.columnar.identify import dimension_keys, row_keys
 from measurement.columnar.labels import Labels
-from measurement.model.tables import DELIVERY, Table
+from measurement.columnar.numeric import to_units
+from measurement.model.tables import DELIVERY, NUMERIC, TIMESTAMP, Column, Table
 
 
 def of_rows(table: Table, rows: pa.Table) -> tuple[Deltas, np.ndarray]:
     """n latest rows of a totals table (its columns by name) and (n,) bool, whether they are of a closed hour."""
     n = rows.num_rows
-    hours = rows[table.key[0].name].cast(pa.timestamp("us", "UTC")).cast(pa.int64()).to_pylist()
-    texts = list(zip(*(rows[c.name].to_pylist() for c in table.texts))) if n else []
+    hours = pc.fill_null(_micros(rows[table.time]), NO_HOUR).to_numpy()
     labels = Labels()
-    codes = np.array([[-1 if t is None else labels.code(t) for t in row] for row in texts], np.int32)
-    packed = np.array([NO_HOUR if h is None else h for h in hours], np.int64)
-    if table is DELIVERY:
-        keys = np.column_stack(row_keys(*dimension_keys(texts), packed))
-    else:
-        keys = np.array([text_key(table.name, hour, *row) for hour, row in zip(hours, texts)], np.uint64)
-    counts = np.column_stack([rows[c.name].to_numpy().astype(np.int64) for c in table.values])
-    closed = np.array([s != "provisional" for s in rows["status"].to_pylist()], bool) if table.stated else np.ones(n, bool)
-    return Deltas(keys.reshape(n, 2), packed, np.zeros(n, np.uint8), codes.reshape(n, len(table.texts)), counts, labels.texts), closed
+    codes = np.column_stack([_codes(labels, _texts(c, rows[c.name])) for c in table.texts])
+    counts = np.column_stack([_sums(c, rows[c.name]) for c in table.values])
+    closed = pc.not_equal(rows["status"], "provisional").to_numpy() if table.stated else np.ones(n, bool)
+    keys = _keys(table, hours, codes, labels.texts).reshape(n, 2)
+    return Deltas(keys, hours, np.zeros(n, np.uint8), codes, counts, labels.texts), closed
+
+
+def _keys(table: Table, hours: np.ndarray, codes: np.ndarray, labels: list[str]) -> np.ndarray:
+    """The fingerprints that the machines gave the rows when they made them."""
+    if table is not DELIVERY:
+        return keys_of(hours, codes, labels)
+    texts = [tuple(None if c < 0 else labels[c] for c in row) for row in codes.tolist()]
+    return np.column_stack(row_keys(*dimension_keys(texts), hours))
+
+
+def _codes(labels: Labels, texts: pa.ChunkedArray) -> np.ndarray:
+    coded = texts.combine_chunks().dictionary_encode()
+    code_of = np.array([*(labels.code(text) for text in coded.dictionary.to_pylist()), -1], np.int32)
+    return code_of[pc.fill_null(coded.indices, len(code_of) - 1).to_numpy()]
+
+
+def _texts(column: Column, values: pa.ChunkedArray) -> pa.ChunkedArray:
+    """A time that is no hour travels as the digits of its microseconds."""
+    return (_micros(values) if column.type == TIMESTAMP else values).cast(pa.string())
+
+
+def _sums(column: Column, values: pa.ChunkedArray) -> np.ndarray:
+    return to_units(values) if column.type == NUMERIC else values.cast(pa.int64()).to_numpy()
+
+
+def _micros(times: pa.ChunkedArray) -> pa.ChunkedArray:
+    return times.cast(pa.timestamp("us", "UTC")).cast(pa.int64())

@@ -59,6 +59,20 @@ def upsert(table, hi, lo, rows, key_hi, key_lo, found):
     return rows
 
 
+@njit(cache=True, nogil=True)
+def lookup(table, hi, lo, key_hi, key_lo, found):
+    """Each key's row into ``found`` (int32), -1 where it is not known."""
+    mask = len(table) - 1
+    for i in range(len(key_hi)):
+        slot = np.int64(key_hi[i]) & mask
+        while True:
+            row = table[slot]
+            if row < 0 or (hi[row] == key_hi[i] and lo[row] == key_lo[i]):
+                found[i] = row
+                break
+            slot = (slot + 1) & mask
+
+
 class Keys:
     """Growing set of 128-bit keys: each distinct key gets the next row number, in order of first sight."""
 
@@ -79,6 +93,12 @@ class Keys:
             build(self.table, self.hi, self.lo, self.rows)
         found = np.empty(len(key_hi), np.int32)
         self.rows = upsert(self.table, self.hi, self.lo, self.rows, key_hi, key_lo, found)
+        return found
+
+    def find(self, key_hi: np.ndarray, key_lo: np.ndarray) -> np.ndarray:
+        """Row numbers of the keys, int32, -1 where a key is not known."""
+        found = np.empty(len(key_hi), np.int32)
+        lookup(self.table, self.hi, self.lo, key_hi, key_lo, found)
         return found
 
 

@@ -11,8 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
-from measurement.model.sql import NUMERIC
-from measurement.model.tables import BYTES, INT64, STRING, TIMESTAMP, TABLES
+from measurement.model.tables import BYTES, INT64, NUMERIC, STRING, TIMESTAMP, TABLES
 
 _FIELD = descriptor_pb2.FieldDescriptorProto
 # Times as int64 are µs since 1970; NUMERIC goes as text, which keeps every digit.
@@ -47,7 +46,7 @@ def descriptor(name: str) -> descriptor_pb2.DescriptorProto:
 def serialized(name: str, rows: pa.Table) -> list[bytes]:
     """A table's rows, each one message. ``rows`` has the table's columns, in any order."""
     row, names = message(name), [c.name for c in TABLES[name].columns]
-    columns = [_plain(rows[n]).to_pylist() for n in names]
+    columns = [_plain(rows[n]) for n in names]
     return [row(**dict(zip(names, values))).SerializeToString() for values in zip(*columns)]
 
 
@@ -79,7 +78,9 @@ def parts(rows: list[bytes]) -> Iterator[list[bytes]]:
         yield part
 
 
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+def _plain(column: pa.ChunkedArray) -> list:
     if pa.types.is_timestamp(column.type):
-        return column.cast(pa.int64())
-    return column.cast(pa.string()) if pa.types.is_decimal(column.type) else column
+        return column.cast(pa.int64()).to_pylist()
+    if pa.types.is_decimal(column.type):  # Arrow's own text of a small one has an exponent
+        return [None if value is None else f"{value:f}" for value in column.to_pylist()]
+    return column.to_pylist()

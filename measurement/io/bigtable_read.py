@@ -7,7 +7,7 @@ from google.api_core.exceptions import GoogleAPICallError
 from google.cloud.bigtable_v2.types import ReadRowsRequest, ReadRowsResponse
 
 from measurement.io import bigtable_keys as keys
-from measurement.io.bigtable_service import MICROS_A_REVISION, SERVED, Service, numbers, unpack, words
+from measurement.io.bigtable_service import MICROS_A_REVISION, SERVED, Service, numbers, of_int64, unpack, words
 from measurement.io.endpoints import Endpoints
 from measurement.io.publication import schema
 from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
@@ -120,7 +120,7 @@ def _arrow(table: Table, rows: list[Row]) -> pa.Table:
     for at, column in enumerate(table.texts):
         columns[column.name] = pa.array([found[at] for found in key_texts], pa.string())
     for at, column in enumerate(numbers(table)):
-        columns[column.name] = pa.array(heads[:, at])
+        columns[column.name] = of_int64(column, heads[:, at])
     for at, name in enumerate(inner):
         columns[name] = pa.array([row_texts[at] for row_texts in texts], pa.string())
     columns["revision"] = pa.array([timestamp // MICROS_A_REVISION for _, timestamp, _ in rows], pa.int64())

@@ -18,12 +18,13 @@ from google.cloud.bigtable_v2 import BigtableClient
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
 from grpc import insecure_channel
 
+from measurement.columnar.numeric import of_units, to_units
 from measurement.io import bigtable_keys as keys
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import SinkError
-from measurement.model.tables import DELIVERY, INT64, STRING, TIMESTAMP, Column, Table
+from measurement.model.tables import ATTRIBUTION, DELIVERY, INT64, NUMERIC, STRING, TIMESTAMP, Column, Table
 
-SERVED = {DELIVERY.name: DELIVERY}
+SERVED = {t.name: t for t in (DELIVERY, ATTRIBUTION)}
 FAMILY, QUALIFIER = "r", b"v"
 MICROS_A_REVISION = 1000
 _LAYOUT = 1  # the value's first byte
@@ -76,8 +77,17 @@ class Service:
 
 
 def numbers(table: Table) -> list[Column]:
-    """The columns that a value holds as int64 (counts, times in µs)."""
-    return [c for c in _values(table) if c.type in (INT64, TIMESTAMP)]
+    """The columns that a value holds as int64 (counts, times in µs, NUMERIC in units of 10^-9)."""
+    return [c for c in _values(table) if c.type in (INT64, TIMESTAMP, NUMERIC)]
+
+
+def _int64(column: Column, values: pa.ChunkedArray) -> np.ndarray:
+    return to_units(values) if column.type == NUMERIC else values.cast(pa.int64()).to_numpy()
+
+
+def of_int64(column: Column, numbers: np.ndarray) -> pa.Array:
+    """The column of what ``pack`` made int64 of; times are still µs."""
+    return of_units(numbers) if column.type == NUMERIC else pa.array(numbers)
 
 
 def words(table: Table) -> list[Column]:
@@ -101,7 +111,7 @@ def pack(table: Table, rows: pa.Table, cut: dict[int, bytes]) -> list[bytes]:
     head = np.empty((rows.num_rows, 1 + 8 * len(numbers(table))), np.uint8)
     head[:, 0] = _LAYOUT
     for at, column in enumerate(numbers(table)):
-        values = rows[column.name].cast(pa.int64()).to_numpy()
+        values = _int64(column, rows[column.name])
         head[:, 1 + 8 * at : 9 + 8 * at] = values.astype(">i8").view(np.uint8).reshape(-1, 8)
     packed, width = head.tobytes(), head.shape[1]
     texts = zip(*(elements(rows[c.name]) for c in words(table)), strict=True) if words(table) else [()] * rows.num_rows

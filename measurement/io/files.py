@@ -19,7 +19,7 @@ from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
 from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
 from measurement.io.intake_coder import IntakeCoder
-from measurement.io.watermark import END, FileWatermark
+from measurement.io.watermark import END, HELD, FileWatermark
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Policy
 from measurement.rules.robots import is_robot
@@ -55,9 +55,9 @@ class Position(CheckpointMark):
 class _Cursor:
     """One file being read."""
 
-    def __init__(self, file: InputFile, kept: tuple | None, policy: Policy):
+    def __init__(self, file: InputFile, kept: tuple | None, policy: Policy, backfill: bool):
         self.file = file
-        self.watermark = FileWatermark()
+        self.watermark = FileWatermark(HELD if backfill else 0)
         self.offset, self.done = 0, False
         if kept is not None:
             self.offset, recent, state, self.done = kept
@@ -73,7 +73,7 @@ class _Cursor:
             self._advance()
             if file.replay:
                 self.watermark.state[1] = END  # what counts is where the files ended
-            elif self.offset == 0 and not self.done:
+            elif self.offset == 0 and not self.done and not backfill:
                 self.watermark.open(accepted_times(self._next[0].decoded(), file.clock, policy))
 
     def _advance(self) -> None:
@@ -115,7 +115,8 @@ class FilesReader(UnboundedReader):
         if last is not None:
             self._cursors, last._cursors = last._cursors, None
         else:
-            self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy) for file in self._source.files]
+            self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy, self._source.backfill)
+                             for file in self._source.files]
         return self.advance()
 
     def abandon(self, mark: Position) -> bool:
@@ -200,10 +201,11 @@ registry.register_coder(Intake, IntakeCoder)
 
 
 class FileSource(UnboundedSource):
-    """Files as a stream of Intake elements. ``in_process``: the workers share this process (see flow)."""
+    """Files as a stream of Intake elements. ``in_process``: the workers share this process (see flow). ``backfill``: files in
+    any order of time; the watermark moves when all are read, so nothing in them is late."""
 
-    def __init__(self, run: str, files: list[InputFile], policy: Policy, in_process: bool):
-        self.run, self.files, self.policy, self.in_process = run, files, policy, in_process
+    def __init__(self, run: str, files: list[InputFile], policy: Policy, in_process: bool, backfill: bool = False):
+        self.run, self.files, self.policy, self.in_process, self.backfill = run, files, policy, in_process, backfill
 
     def split(self, desired_num_splits, options=None):
         return [self]  # one reader: the watermark is a function of all files

@@ -27,6 +27,7 @@ class WriteSpool(beam.DoFn):
         half = directory / f".{name}"
         half.write_bytes(rows)
         half.rename(directory / name)
+        return ()
 
 
 def ready(directory: Path) -> list[Path]:

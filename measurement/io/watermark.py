@@ -17,6 +17,7 @@ from measurement.columnar.judge import ACCEPTED, TOO_LATE
 # than 10^-8, and a sparse log still moves on after a handful of events.
 SUPPORT = 4
 END = np.iinfo(np.int64).max
+HELD = END  # a bound that no event gets over: the watermark stays where it is until the input is at its end
 
 
 class FileWatermark:
@@ -64,4 +65,5 @@ def _judge(times, reason, recent, state, others, horizon, floor, bound, before):
             continue
         recent[state[0] % SUPPORT] = times[i]
         state[0] += 1
-        state[1] = max(state[1], recent.min() - bound) if recent.min() != NO_WATERMARK else state[1]
+        if bound != HELD and recent.min() != NO_WATERMARK:
+            state[1] = max(state[1], recent.min() - bound)

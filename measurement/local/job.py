@@ -25,6 +25,7 @@ from measurement.io.spool import WriteSpool
 from measurement.local.prism import require_split_guard
 from measurement.model import policy
 from measurement.transforms.config import RunConfig
+from measurement.transforms.end import End
 from measurement.transforms.keyed import MACHINES
 
 _TELL_SECONDS = 0.25
@@ -45,6 +46,7 @@ class Job:
     policy: str | None
     spool: str
     flags: list[str]
+    backfill: bool = False
 
 
 def pipeline(job: Job) -> beam.Pipeline:
@@ -54,10 +56,11 @@ def pipeline(job: Job) -> beam.Pipeline:
     rules = policy.load(Path(job.policy)) if job.policy else policy.Policy()
     config = RunConfig(job.run, job.generation, job.began, rules)
     in_process = (options.view_as(StandardOptions).runner or "").endswith("PrismRunner")
-    source = FileSource(job.run, [InputFile(**f) for f in job.files], rules, in_process)
+    source = FileSource(job.run, [InputFile(**f) for f in job.files], rules, in_process, job.backfill)
     read = ReadFromUnboundedSource(source, _POLL_SECONDS, _FRAMES_A_BUNDLE, _READ_SECONDS)
     p = beam.Pipeline(options=options)
-    p | "Read" >> read | "Delivery" >> Delivery(config) | "Write" >> beam.ParDo(WriteSpool(job.spool))
+    rows = p | "Read" >> read | "Delivery" >> Delivery(config)
+    rows | "Write" >> beam.ParDo(WriteSpool(job.spool)) | "Written" >> End()
     return p
 
 

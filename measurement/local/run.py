@@ -54,6 +54,7 @@ class Run:
     flags: list[str] = field(default_factory=list)
     again: bool = False  # the files of the last run instead of patterns
     replays: list[Path] = field(default_factory=list)
+    backfill: bool = False  # files in any order of time
 
 
 def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> int:
@@ -111,18 +112,20 @@ def _run(what: Run, warehouse: Warehouse, rules: policy.Policy, flags: list[str]
             raise RunError(f"{missing}: an input of --out {what.out}, is not there any more")
     else:
         files = inputs.find(what.patterns)
+    backfill = what.backfill or (what.again and warehouse.backfilled())
     schemas = inputs.check(files)
     sources = inputs.match(files, [s for s in earlier if not s.replay], began)
     sources += [s for s in earlier if s.replay]
     sources += [_replay_source(path, began) for path in what.replays]
-    generation = warehouse.begin(sources, schemas, rules.rule_version(LIST_VERSION), began)
+    generation = warehouse.begin(sources, schemas, rules.rule_version(LIST_VERSION), began, backfill)
     spool = what.out / ".spool"
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir()
     job = Job(
         run=f"{generation}-{uuid.uuid4().hex[:8]}", generation=generation, began=began,
         files=[asdict(InputFile(s.path, s.name, s.clock, s.replay)) for s in sources],
-        policy=str(what.policy.resolve()) if what.policy else None, spool=str(spool.resolve()), flags=flags)
+        policy=str(what.policy.resolve()) if what.policy else None, spool=str(spool.resolve()), flags=flags,
+        backfill=backfill)
     state = "failed"
     try:
         _stream(job, what.out / "run.log", warehouse, spool, tell)

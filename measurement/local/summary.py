@@ -2,6 +2,7 @@
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from decimal import Decimal
 
 from rich.console import Console
 from rich.progress import Progress as Bar
@@ -12,7 +13,7 @@ from measurement.local.run import Progress
 from measurement.local.warehouse import Warehouse
 from measurement.model.tables import DELIVERY
 from measurement.monitors.ledger import Result
-from measurement.monitors.status import Status
+from measurement.monitors.status import CREDITED, Status
 
 _PLAIN_SECONDS = 2.0  # between lines where there is no terminal
 _SHOWN = 20  # hours of a failed check
@@ -71,9 +72,11 @@ def show(warehouse: Warehouse, last: Progress) -> None:
         closed, rows, restated = db.execute(
             "SELECT count(DISTINCT window_start), count(*), count(*) FILTER (status = 'restated') FROM delivery_latest "
             "WHERE status <> 'provisional'").fetchone()
+        credited, touched = db.execute(CREDITED.format(conversion_credits="conversion_credits_latest")).fetchone()
     first = [("received", received)] + [(o, outcomes.pop(o, 0)) for o in ("counted", "duplicate", "invalid_traffic")]
     rejected = [(f"rejected: {o}", n) for o, n in outcomes.items() if n]
-    _table("", first + rejected + [("hours closed", closed), ("delivery rows", rows), ("of these restated", restated)])
+    _table("", first + rejected + [("hours closed", closed), ("delivery rows", rows), ("of these restated", restated),
+                              ("conversions credited", credited), ("of these to a touch", touched)])
     took = f" in {last.seconds:,.1f} s, {last.events / last.seconds:,.0f} events/s" if last.seconds else ""
     print(f"{last.events:,} events read{took}. Tables and views: {warehouse.path}")
 
@@ -105,7 +108,8 @@ def show_reconciled(result: Result) -> None:
     for check, wrong in result.failures:
         print(f"does not hold: {check.says}")
         for *key, left, right in wrong[:_SHOWN]:
-            print(f"  {', '.join(_value(k) for k in key)}: {left:,} against {right:,}")
+            named = ", ".join(f"{name} {_value(k)}" for name, k in zip(check.key, key, strict=True))
+            print(f"  {named}: {_number(left)} against {_number(right)}")
         if len(wrong) > _SHOWN:
             print(f"  … and {len(wrong) - _SHOWN:,} more")
     if result.holds and result.under_way:
@@ -120,6 +124,11 @@ def _value(value) -> str:
     return "NULL" if value is None else str(value)
 
 
+def _number(n: int | Decimal) -> str:
+    """A figure of a check; of a decimal the digits that say something."""
+    return f"{n:,f}".rstrip("0") if isinstance(n, Decimal) else f"{n:,}"
+
+
 def show_status(status: Status) -> None:
     balanced = {None: "not yet known", True: "yes", False: "NO"}[status.balanced]
     until = _value(status.complete_until) if status.complete_until else "-"
@@ -128,6 +137,7 @@ def show_status(status: Status) -> None:
             ("received", f"{status.received:,}")]
     rows += [(o, f"{n:,}") for o, n in status.outcomes.items()]
     rows += [(f"hours {s}", f"{n:,}") for s, n in sorted(status.hours.items())]
+    rows += [("conversions credited", f"{status.credited:,}"), ("of these to a touch", f"{status.touched:,}")]
     rows.append(("balanced", balanced))
     console = _console()
     if not console.is_terminal:

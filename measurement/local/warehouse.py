@@ -27,6 +27,7 @@ CREATE SCHEMA IF NOT EXISTS job;
 CREATE TABLE IF NOT EXISTS job.runs (
     generation BIGINT PRIMARY KEY, began TIMESTAMPTZ NOT NULL, ended TIMESTAMPTZ, state VARCHAR NOT NULL,
     rule_version VARCHAR NOT NULL, watermark TIMESTAMPTZ);
+ALTER TABLE job.runs ADD COLUMN IF NOT EXISTS backfill BOOLEAN DEFAULT false;
 CREATE TABLE IF NOT EXISTS job.inputs (
     generation BIGINT NOT NULL, name VARCHAR NOT NULL, path VARCHAR NOT NULL, size BIGINT NOT NULL,
     sha256 VARCHAR NOT NULL, clock BIGINT NOT NULL, replay BOOLEAN NOT NULL);
@@ -115,7 +116,7 @@ class Warehouse:
 
     # -- runs -----------------------------------------------------------------------------------------------------
 
-    def begin(self, inputs: list[Source], schemas: dict[str, str], rule_version: str, began: int) -> int:
+    def begin(self, inputs: list[Source], schemas: dict[str, str], rule_version: str, began: int, backfill: bool = False) -> int:
         """Notes a new run as begun; its generation. What an unfinished one left staged is dropped."""
         with self.write() as db:
             db.execute(_JOB_TABLES)
@@ -126,8 +127,8 @@ class Warehouse:
                     db.execute(statement)
             generation = db.execute("SELECT coalesce(max(generation), 0) + 1 FROM job.runs").fetchone()[0]
             db.execute("UPDATE job.runs SET state = 'failed' WHERE state = 'running'")
-            db.execute("INSERT INTO job.runs VALUES (?, make_timestamptz(?), NULL, 'running', ?, NULL)",
-                       [generation, began, rule_version])
+            db.execute("INSERT INTO job.runs (generation, began, state, rule_version, backfill) "
+                       "VALUES (?, make_timestamptz(?), 'running', ?, ?)", [generation, began, rule_version, backfill])
             db.executemany("INSERT INTO job.inputs VALUES (?, ?, ?, ?, ?, ?, ?)",
                            [[generation, s.name, s.path, s.size, s.sha256, s.clock, s.replay] for s in inputs])
             for schema_id, text in schemas.items():
@@ -149,6 +150,12 @@ class Warehouse:
             rows = db.execute("SELECT name, path, size, sha256, clock, replay FROM job.inputs "
                               "WHERE generation = (SELECT max(generation) FROM job.inputs) ORDER BY rowid").fetchall()
         return [Source(*row) for row in rows]
+
+    def backfilled(self) -> bool:
+        """Whether the last run took its files in any order of time."""
+        with self.read() as db:
+            [last] = db.sql("SELECT * FROM job.runs ORDER BY generation DESC LIMIT 1").to_arrow_table().to_pylist()
+        return bool(last.get("backfill"))  # an older warehouse's runs did not say
 
     def take(self, directory: Path, generation: int, watermark: int | None) -> int:
         """Takes the spool's files that are ready, in one transaction; how many there were."""
@@ -207,30 +214,28 @@ def latest(table: Table, schema: str = "main") -> str:
 
 
 def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
-    """Appends the rebuilt rows that differ from the stored ones, and zeros for stored keys that were not rebuilt."""
-    same = " AND ".join(f"new.{c.name} IS NOT DISTINCT FROM old.{c.name}" for c in table.key)
+    """Appends the rebuilt rows that differ from the stored ones, and zeros for stored rows that were not rebuilt."""
+    same = " AND ".join(f"new.{c.name} IS NOT DISTINCT FROM old.{c.name}" for c in table.identity)
     some = " OR ".join(f"{{0}}.{c.name} <> 0" for c in table.values)
     differs = " OR ".join(f"new.{c.name} <> old.{c.name}" for c in table.values)
-    hour = table.key[0].name
-    keys, values = ", ".join(f"new.{c.name}" for c in table.key), ", ".join(f"new.{c.name}" for c in table.values)
+    rebuilt = {c.name: f"new.{c.name}" for c in table.columns}
+    zeroed = ({c.name: f"old.{c.name}" for c in table.columns} | {c.name: "0" for c in table.values}
+              | {"revision": str(zero_revision), "published_at": f"make_timestamptz({now})"})
     if table.stated:
         # A row of an hour that had been published as closed is restated by the rebuild, not final a second time.
-        closed = f"SELECT DISTINCT {hour} FROM old WHERE status <> 'provisional'"
-        restated = f"(old.status <> 'provisional' OR (old.status IS NULL AND new.{hour} IN ({closed})))"
-        stated = (f", CASE WHEN {restated} THEN 'restated' ELSE new.status END, "
-                  f"CASE WHEN {restated} THEN 'rebuild' ELSE new.restated_because END, new.rule_version")
+        hour = f"date_trunc('hour', {{0}}.{table.time})"
+        closed = f"SELECT DISTINCT {hour.format('old')} FROM old WHERE status <> 'provisional'"
+        restated = f"(old.status <> 'provisional' OR (old.status IS NULL AND {hour.format('new')} IN ({closed})))"
+        rebuilt |= {"status": f"CASE WHEN {restated} THEN 'restated' ELSE new.status END",
+                    "restated_because": f"CASE WHEN {restated} THEN 'rebuild' ELSE new.restated_because END"}
+        zeroed |= {"status": "'restated'", "restated_because": "'rebuild'"}
         differs = f"({differs}) OR old.status = 'provisional'"
-    else:
-        stated = ""
     db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table)}")
     db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, 'staged')}")
-    db.execute(f"INSERT INTO {table.name} SELECT {keys}, {values}{stated}, new.revision, new.published_at "
-               f"FROM new LEFT JOIN old ON {same} WHERE CASE WHEN old.revision IS NULL THEN {some.format('new')} ELSE {differs} END")
-    gone = some.format("old")
-    stated = ", 'restated', 'rebuild', old.rule_version" if table.stated else ""
-    db.execute(f"INSERT INTO {table.name} SELECT {', '.join(f'old.{c.name}' for c in table.key)}, "
-               f"{', '.join('0' for _ in table.values)}{stated}, {zero_revision}, make_timestamptz({now}) "
-               f"FROM old ANTI JOIN new ON {same} WHERE {gone}")
+    into = f"INSERT INTO {table.name} ({_names(table.columns)}) SELECT"
+    db.execute(f"{into} {', '.join(rebuilt.values())} FROM new LEFT JOIN old ON {same} "
+               f"WHERE CASE WHEN old.revision IS NULL THEN {some.format('new')} ELSE {differs} END")
+    db.execute(f"{into} {', '.join(zeroed.values())} FROM old ANTI JOIN new ON {same} WHERE {some.format('old')}")
 
 
 def _publish_rejects(db, resolved_revision: int, now: int) -> None:

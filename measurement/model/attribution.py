@@ -88,6 +88,12 @@ class Attribution:
 
     versions: tuple[Terms, ...] = (Terms(),)
 
+    @property
+    def longest_lookback(self) -> int:
+        """µs; no older touch is ever asked for."""
+        rules = (rule for terms in self.versions for rule in (terms.default, *terms.advertisers.values()))
+        return max(max(rule.click_lookback, rule.view_lookback) for rule in rules)
+
     def rule_for(self, advertiser_id: str, conversion_time: int) -> AttributionRule:
         """The rule of an advertiser's conversion at that time (µs)."""
         at = bisect_right(self.versions, conversion_time, key=lambda terms: terms.since) - 1

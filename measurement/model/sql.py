@@ -5,9 +5,8 @@ from functools import cache
 
 import sqlglot
 
-from measurement.model.tables import BYTES, INT64, STRING, TIMESTAMP, Column, Table
+from measurement.model.tables import BYTES, INT64, NUMERIC, STRING, TIMESTAMP, Column, Table
 
-NUMERIC = "NUMERIC"
 _DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB", NUMERIC: "DECIMAL(38, 9)"}
 
 
@@ -25,6 +24,8 @@ class Layout:
 # and are in the order of their hours there.
 LAYOUTS = {
     "delivery": Layout("window_start", ("advertiser_id", "campaign_id")),
+    "conversion_credits": Layout("conversion_time", ("advertiser_id", "conversion_id")),
+    "attribution": Layout("window_start", ("advertiser_id", "campaign_id")),
     "ledger": Layout("published_at", ("window_start", "source", "outcome")),
     "intake": Layout("received_hour", ("source",)),
     "arrivals": Layout("published_at", ("window_start", "source")),
@@ -38,7 +39,7 @@ def latest_view(table: Table, dataset: str) -> str:
     ``dataset`` is project.dataset, or a DuckDB schema. NULLs are equal in a partition, in BigQuery as in DuckDB.
     """
     return (f"SELECT {_names(table.columns)} FROM `{dataset}.{table.name}` QUALIFY row_number() "
-            f"OVER (PARTITION BY {_names(table.key)} ORDER BY revision DESC, published_at DESC) = 1")
+            f"OVER (PARTITION BY {_names(table.identity)} ORDER BY revision DESC, published_at DESC) = 1")
 
 
 @cache

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from measurement.model.events import COUNTS, DIMENSIONS
 
-# BigQuery's type names; measurement/model/sql.py gives DuckDB's.
-STRING, TIMESTAMP, INT64, BYTES = "STRING", "TIMESTAMP", "INT64", "BYTES"
+# BigQuery's type names; measurement/model/sql.py gives DuckDB's. A NUMERIC has 9 decimals.
+STRING, TIMESTAMP, INT64, BYTES, NUMERIC = "STRING", "TIMESTAMP", "INT64", "BYTES", "NUMERIC"
 
 
 @dataclass(frozen=True)
@@ -18,22 +18,39 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """``key``: the columns whose highest revision the view ``NAME_latest`` keeps."""
+    """``body``: the columns that the contract lists, of which the first ``keys`` are the key. A totals table has a ``time``,
+    by which its rows close, and sums (``values``)."""
 
     name: str
     description: str
-    key: tuple[Column, ...]
-    values: tuple[Column, ...]
+    body: tuple[Column, ...]
+    keys: int
     stated: bool  # whether rows have status, restated_because and rule_version
+    time: str = ""
 
     @property
     def columns(self) -> tuple[Column, ...]:
-        return self.key + self.values + (_STATED if self.stated else ()) + _ALL
+        return self.body + (_STATED if self.stated else ()) + _ALL
+
+    @property
+    def key(self) -> tuple[Column, ...]:
+        return self.body[: self.keys]
+
+    @property
+    def values(self) -> tuple[Column, ...]:
+        """What is summed: the numbers of a totals table."""
+        return tuple(c for c in self.body if c.type in (INT64, NUMERIC))
 
     @property
     def texts(self) -> tuple[Column, ...]:
-        """The key's columns but for the hour that it begins with."""
-        return self.key[1:]
+        """Of a totals table all that tells its rows apart but for their time."""
+        return tuple(c for c in self.body if c.type not in (INT64, NUMERIC) and c.name != self.time)
+
+    @property
+    def identity(self) -> tuple[Column, ...]:
+        """The columns whose highest revision the view ``NAME_latest`` keeps: the key, and of a totals table also what always
+        goes with it."""
+        return tuple(c for c in self.body if c in self.key or (self.time and c not in self.values))
 
 
 _STATED = (
@@ -68,36 +85,36 @@ _COUNT_DOCS = {
 DELIVERY = Table(
     "delivery", "Hourly delivery by combination of dimensions. Follow-ups count in the hour and dimensions of their impression.",
     (Column("window_start", TIMESTAMP, True, "The hour's start, UTC, by the impression's event time."),
-     *(Column(d, STRING, d == "advertiser_id", _DIMENSION_DOCS[d]) for d in DIMENSIONS)),
-    tuple(Column(c, INT64, True, _COUNT_DOCS[c]) for c in COUNTS), stated=True)
+     *(Column(d, STRING, d == "advertiser_id", _DIMENSION_DOCS[d]) for d in DIMENSIONS),
+     *(Column(c, INT64, True, _COUNT_DOCS[c]) for c in COUNTS)), 1 + len(DIMENSIONS), stated=True, time="window_start")
 
 LEDGER = Table(
     "ledger", "What became of every event received: one outcome each.",
     (Column("window_start", TIMESTAMP, False, "The hour of the event's own time, UTC; NULL where no event time could be read."),
      Column("source", STRING, True, "source_id, else the subscription's or file's name."),
      Column("event_type", STRING, False, "As the event stated it; NULL where it could not be read."),
-     Column("outcome", STRING, True, "counted, duplicate, invalid_traffic, or the reason of its rejection.")),
-    (Column("events", INT64, True, "Events."),), stated=True)
+     Column("outcome", STRING, True, "counted, duplicate, invalid_traffic, or the reason of its rejection."),
+     Column("events", INT64, True, "Events.")), 4, stated=True, time="window_start")
 
 INTAKE = Table(
     "intake", "What was received, counted at the source's edge before decoding.",
     (Column("received_hour", TIMESTAMP, True, "The hour of receipt: Pub/Sub's publish time, or when a file was first opened."),
-     Column("source", STRING, True, "The subscription's or file's name.")),
-    (Column("messages", INT64, True, "Pub/Sub messages, Avro blocks or JSON lines."),
+     Column("source", STRING, True, "The subscription's or file's name."),
+     Column("messages", INT64, True, "Pub/Sub messages, Avro blocks or JSON lines."),
      Column("events", INT64, True, "Events, as containers' headers and line ends count them."),
-     Column("bytes", INT64, True, "Bytes of the messages, uncompressed.")), stated=False)
+     Column("bytes", INT64, True, "Bytes of the messages, uncompressed.")), 2, stated=False, time="received_hour")
 
 ARRIVALS = Table(
     "arrivals", "What was decoded or found undecodable, by the event's own hour, before its outcome was known; reconcile holds it against the ledger.",
     (Column("window_start", TIMESTAMP, False, "The hour of the event's own time, UTC; NULL where no event time could be read."),
      Column("source", STRING, True, "source_id, else the subscription's or file's name."),
-     Column("event_type", STRING, False, "As the event stated it; NULL where it could not be read.")),
-    (Column("events", INT64, True, "Events."),), stated=False)
+     Column("event_type", STRING, False, "As the event stated it; NULL where it could not be read."),
+     Column("events", INT64, True, "Events.")), 3, stated=False, time="window_start")
 
 REJECTS = Table(
     "rejects", "Every event that was refused, with its reason and its bytes.",
-    (Column("reject_id", STRING, True, "From the source, the message id or file offset, and the index in it."),),
-    (Column("reason", STRING, True, "The first of the contract's reasons that holds."),
+    (Column("reject_id", STRING, True, "From the source, the message id or file offset, and the index in it."),
+     Column("reason", STRING, True, "The first of the contract's reasons that holds."),
      Column("detail", STRING, False, "The field or error behind the reason."),
      Column("event_id", STRING, False, "As far as it could be read."),
      Column("event_time", TIMESTAMP, False, "As far as it could be read."),
@@ -107,9 +124,41 @@ REJECTS = Table(
      Column("schema_id", STRING, False, "CRC-64-AVRO fingerprint of the writer's schema."),
      Column("source", STRING, True, "The subscription's or file's name."),
      Column("source_position", STRING, True, "Message id or file offset, and the index in it."),
-     Column("received_at", TIMESTAMP, True, "Receipt.")), stated=False)
+     Column("received_at", TIMESTAMP, True, "Receipt.")), 1, stated=False)
+
+_TOUCH_DOCS = {
+    "campaign_id": "The campaign of the touch's impression; NULL where no touch earned the credit.",
+    **{d: f"The touch's {d.removesuffix('_id').replace('_', ' ')}; NULL where no touch earned the credit or it has none."
+       for d in ("line_item_id", "creative_id", "placement_id")},
+}
+_CONVERSION_TYPE = Column("conversion_type", STRING, False, "What the person did, as the conversion says.")
+_TOUCH_TYPE = Column("touch_type", STRING, False, "impression or click; NULL where no touch earned the credit.")
+_MODEL = Column("model", STRING, True, "last_touch, first_touch, linear, time_decay or position_based.")
+_VALUE_CURRENCY = Column("currency", STRING, False, "ISO 4217 code of value_micros, the conversion's.")
+
+CREDITS = Table(
+    "conversion_credits", "What each touch earned of each valid conversion, by model. Over a conversion and model credit sums to exactly 1 "
+    "and value_micros to the conversion's value; a touch that lost its credit stands with 0.",
+    (Column("conversion_id", STRING, True, "The conversion's event_id."), _MODEL,
+     Column("touch_id", STRING, False, "The event_id of the impression or click; NULL where no touch was eligible."),
+     Column("conversion_time", TIMESTAMP, True, "The conversion's event time."), _CONVERSION_TYPE,
+     Column("advertiser_id", STRING, True, _DIMENSION_DOCS["advertiser_id"]), _TOUCH_TYPE,
+     Column("touch_time", TIMESTAMP, False, "The touch's event time."),
+     *(Column(d, STRING, False, text) for d, text in _TOUCH_DOCS.items()),
+     Column("credit", NUMERIC, True, "The share of the conversion, 0 to 1."),
+     Column("value_micros", INT64, True, "The share of the conversion's value, millionths of currency."), _VALUE_CURRENCY),
+    3, stated=True, time="conversion_time")
+
+ATTRIBUTION = Table(
+    "attribution", "Hourly conversions and their value by what earned them: the sums of conversion_credits.",
+    (Column("window_start", TIMESTAMP, True, "The start of the conversion's hour, UTC."),
+     Column("advertiser_id", STRING, True, _DIMENSION_DOCS["advertiser_id"]),
+     *(Column(d, STRING, False, text) for d, text in _TOUCH_DOCS.items()), _CONVERSION_TYPE, _MODEL, _TOUCH_TYPE, _VALUE_CURRENCY,
+     Column("conversions", NUMERIC, True, "Credit: conversions, a share of one for each touch of several."),
+     Column("value_micros", INT64, True, "Value of the conversions, millionths of currency.")),
+    10, stated=True, time="window_start")
 
 RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
 
-TABLES = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS, REJECTS)}
-TOTALS = {t.name: t for t in (DELIVERY, LEDGER, INTAKE, ARRIVALS)}  # kept as absolute totals by hour
+TABLES = {t.name: t for t in (DELIVERY, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS)}
+TOTALS = {name: t for name, t in TABLES.items() if t.time}  # kept as absolute totals

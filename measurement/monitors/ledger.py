@@ -1,16 +1,18 @@
 """The ledger balanced, hour by hour, against counts made by other code at other places.
 
 Received at the source's edge (``intake``), decoded (``arrivals``), decided (``ledger``), shown (``delivery``, ``rejects``):
-five tables written by four different counters. Each check names the hours where two of them disagree. The queries are
-BigQuery's SQL, for either warehouse; ``query`` runs one and returns its rows.
+five tables written by four different counters. The conversions that the ledger counts are then followed into
+``conversion_credits``, each one whole, and its sums into ``attribution``. Each check names the hours where two of them
+disagree. The queries are BigQuery's SQL, for either warehouse; ``query`` runs one and returns its rows.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 
 from measurement.model.events import MICROS_PER_HOUR
-from measurement.model.tables import RESOLVED
+from measurement.model.tables import ATTRIBUTION, RESOLVED, TABLES
 
 Query = Callable[[str], list[tuple]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -18,13 +20,38 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Check:
-    """Two counts that must agree by key: ``left`` and ``right`` are queries of (key columns…, n), ``{settled}`` their
-    limit of hours."""
+    """Two figures that must agree by key, with ``{settled}`` as the queries' limit of hours: ``left`` and ``right`` are
+    queries of (key columns…, n), or ``wrong`` is one of (key columns…, left, right) for the keys that disagree, where there
+    may be more keys than anybody wants to fetch."""
 
     says: str
     key: tuple[str, ...]
-    left: str
-    right: str
+    left: str = ""
+    right: str = ""
+    wrong: str = ""
+
+
+# Of each conversion and model what its rows sum to. One event_id may be a conversion of two advertisers (a probe's stand
+# under one of their own), and once more when the first has been forgotten.
+_CONVERSION = "window_start, advertiser_id, conversion_id, conversion_time"
+_CREDITED = f"""(
+  SELECT {_CONVERSION}, model, sum(credit) AS credit, sum(value_micros) AS value_micros, max(abs(credit)) AS most
+  FROM (SELECT *, timestamp_trunc(conversion_time, HOUR) AS window_start FROM {{conversion_credits}}) AS c
+  WHERE {{settled}} GROUP BY {_CONVERSION}, model) AS credited"""
+_BY = ", ".join(c.name for c in ATTRIBUTION.key)
+
+
+def _summed(sum_: str, of: str) -> Check:
+    """A sum in ``attribution`` held against what it is the sum ``of`` in ``conversion_credits``.
+
+    A sum's alias is never the summed column's name: BigQuery would take HAVING's sum for a sum of sums.
+    """
+    return Check(f"sum of {of} in conversion_credits = {sum_} in attribution", tuple(c.name for c in ATTRIBUTION.key), wrong=f"""
+      SELECT {_BY}, sum(credited) AS earned, sum(attributed) AS shown FROM (
+        SELECT {_BY}, {of} AS credited, 0 AS attributed
+        FROM (SELECT *, timestamp_trunc(conversion_time, HOUR) AS window_start FROM {{conversion_credits}}) AS c
+        UNION ALL SELECT {_BY}, 0 AS credited, {sum_} AS attributed FROM {{attribution}}) AS b
+      WHERE {{settled}} GROUP BY {_BY} HAVING sum(credited) <> sum(attributed)""")
 
 
 CHECKS = (
@@ -44,6 +71,25 @@ CHECKS = (
           "WHERE outcome NOT IN ('counted', 'invalid_traffic', 'duplicate') AND {settled} GROUP BY 1, 2",
           "SELECT window_start, reason, count(*) n FROM (SELECT timestamp_trunc(event_time, HOUR) AS window_start, reason "
           f"FROM {{rejects}} WHERE reason <> '{RESOLVED}') AS r WHERE {{settled}} GROUP BY 1, 2"),
+    Check("valid conversions in the ledger = conversions credited", ("window_start",),
+          "SELECT window_start, sum(events) n FROM {ledger} WHERE event_type = 'conversion' AND outcome = 'counted' "
+          "AND {settled} GROUP BY 1",
+          f"SELECT window_start, count(*) n FROM (SELECT {_CONVERSION} FROM {_CREDITED} "
+          f"WHERE most <> 0 GROUP BY {_CONVERSION}) AS standing GROUP BY 1"),
+    # What no longer stands, a conversion or a model of it, has rows of zeros.
+    Check("of each conversion and model: 1, or 0 if it no longer stands = sum of credit",
+          ("window_start", "advertiser_id", "conversion_id", "model"), wrong=f"""
+          SELECT window_start, advertiser_id, conversion_id, model, CASE WHEN most = 0 THEN 0 ELSE 1 END AS due, credit
+          FROM {_CREDITED} WHERE credit <> CASE WHEN most = 0 THEN 0 ELSE 1 END"""),
+    Check("of each conversion and model that no longer stands: 0 = sum of value_micros",
+          ("window_start", "advertiser_id", "conversion_id", "model"), wrong=f"""
+          SELECT window_start, advertiser_id, conversion_id, model, 0 AS due, value_micros
+          FROM {_CREDITED} WHERE most = 0 AND value_micros <> 0"""),
+    Check("of each conversion: least = most value that its models credit", ("window_start", "advertiser_id", "conversion_id"), wrong=f"""
+          SELECT window_start, advertiser_id, conversion_id, min(value_micros) AS least, max(value_micros) AS highest
+          FROM {_CREDITED} WHERE most <> 0 GROUP BY {_CONVERSION} HAVING min(value_micros) <> max(value_micros)"""),
+    _summed("conversions", "credit"),
+    _summed("value_micros", "value_micros"),
 )
 
 
@@ -73,7 +119,7 @@ class Result:
 
 def tables(dataset: str) -> dict[str, str]:
     """The names that queries have placeholders for."""
-    return {name: f"`{dataset}.{name}_latest`" for name in ("arrivals", "delivery", "intake", "ledger", "rejects")}
+    return {name: f"`{dataset}.{name}_latest`" for name in TABLES}
 
 
 def balance(query: Query, dataset: str, state: str, join_horizon: int) -> Result:
@@ -92,11 +138,22 @@ def balance(query: Query, dataset: str, state: str, join_horizon: int) -> Result
         _totals(one, result)
     limit = "TRUE" if result.settled is None else f"window_start < TIMESTAMP '{text(result.settled)}'"
     for check in CHECKS:
-        left, right = ({tuple(key): int(n) for *key, n in query(sql.format(**names, settled=limit))} for sql in (check.left, check.right))
-        wrong = [(*key, left.get(key, 0), right.get(key, 0)) for key in left.keys() | right.keys() if left.get(key, 0) != right.get(key, 0)]
-        if wrong:
+        if wrong := _wrong(check, lambda sql: query(sql.format(**names, settled=limit))):
             result.failures.append((check, sorted(wrong, key=lambda row: [(v is not None, v) for v in row])))
     return result
+
+
+def _wrong(check: Check, query: Query) -> list[tuple]:
+    """(key values…, left, right) where the two disagree."""
+    if check.wrong:
+        return [(*key, number(left), number(right)) for *key, left, right in query(check.wrong)]
+    left, right = ({tuple(key): number(n) for *key, n in query(sql)} for sql in (check.left, check.right))
+    return [(*key, left.get(key, 0), right.get(key, 0)) for key in left.keys() | right.keys() if left.get(key, 0) != right.get(key, 0)]
+
+
+def number(n: int | Decimal) -> int | Decimal:
+    """A sum, which a warehouse may give as a decimal of whatever digits."""
+    return int(n) if n == int(n) else Decimal(n)
 
 
 def _totals(one, result: Result) -> None:

@@ -11,6 +11,12 @@ SELECT worst, count(*) FROM (
     WHEN logical_or(status = 'restated') THEN 'restated' ELSE 'final' END AS worst
   FROM {delivery} GROUP BY 1) AS hours GROUP BY 1
 """
+# Conversions that stand, and those of them that a touch has earned; each once, whatever models credit it.
+CREDITED = """
+SELECT count(*) AS credited, count(touched) AS touched FROM (
+  SELECT max(touch_id) AS touched FROM {conversion_credits} WHERE credit > 0
+  GROUP BY advertiser_id, conversion_id, conversion_time) AS conversions
+"""
 
 
 @dataclass
@@ -23,6 +29,8 @@ class Status:
     received: int
     outcomes: dict[str, int]
     hours: dict[str, int]  # by the status of their delivery rows
+    credited: int  # conversions
+    touched: int  # those of them that a touch has earned
     balanced: bool | None  # None while too little is settled to tell
 
     @property
@@ -32,5 +40,7 @@ class Status:
 
 def of_tables(query: Query, dataset: str, result: Result, generation: int, began: datetime, ended: datetime | None) -> Status:
     hours = {worst: int(n) for worst, n in query(_HOURS.format(**tables(dataset)))}
+    [(credited, touched)] = query(CREDITED.format(**tables(dataset)))
     told = result.holds if result.settled is not None or not result.under_way else None
-    return Status(generation, result.state, began, ended, complete_until(query, dataset), result.received, result.outcomes, hours, told)
+    return Status(generation, result.state, began, ended, complete_until(query, dataset), result.received, result.outcomes, hours,
+                  int(credited), int(touched), told)

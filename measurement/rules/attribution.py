@@ -415,7 +415,7 @@ def _eligible(
     order, new_starts,
 ):
     size = 16
-    while size < 2 * widest:
+    while size <= 2 * widest:  # as the mask below, which is at least 2 * clicks
         size *= 2
     table = np.empty(size, np.int64)
     other = np.empty(widest, np.int64)

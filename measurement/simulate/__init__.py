@@ -10,7 +10,7 @@ import numpy as np
 from measurement.model.events import OUTCOMES
 from measurement.simulate.encode import phrases, write_container
 from measurement.simulate.events import clean_events
-from measurement.simulate.options import SimulateOptions, Summary
+from measurement.simulate.options import SimulateOptions, Summary, policy_of
 from measurement.simulate.trouble import clean_count, send
 from measurement.simulate.truth import truth_of, write_truth
 from measurement.simulate.world import build_world
@@ -21,8 +21,9 @@ __all__ = ["SimulateOptions", "Summary", "simulate"]
 def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Summary:
     """Write OUT/events-*.avro and OUT/truth.json; the same options give the same bytes.
 
-    Raises ValueError where OUT already holds events, unless they may be overwritten.
+    Raises ValueError where OUT already holds events, unless they may be overwritten, and for a broken policy.
     """
+    policy = policy_of(options)
     out = Path(out)
     old = sorted(out.glob("events*.avro"))
     if old and not overwrite:
@@ -31,9 +32,9 @@ def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Su
 
     seeds = np.random.SeedSequence(options.seed)
     salt = int(seeds.generate_state(1, np.uint64)[0])
-    world_rng, event_rng, trouble_rng = map(np.random.default_rng, seeds.spawn(3))
+    world_rng, event_rng, trouble_rng, ways_rng = map(np.random.default_rng, seeds.spawn(4))
     world = build_world(world_rng)
-    clean = clean_events(world, options, clean_count(options), event_rng)
+    clean = clean_events(world, options, clean_count(options), event_rng, ways_rng)
     log = send(clean, options, trouble_rng)
 
     book = phrases(world)
@@ -48,11 +49,11 @@ def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Su
             ),
             written, files,
         )
-        truth = truth_of(world, clean, log, salt)  # while the files are being written
+        truth = truth_of(world, clean, log, policy, salt)  # while the files are being written
         total_bytes = sum(sizes)
         for path in old:
             path.unlink()
         for path, final in zip(written, paths):
             os.replace(path, final)
-    write_truth(out / "truth.json", options, truth)
+    write_truth(out / "truth.json", options, policy, truth)
     return Summary(tuple(paths), out / "truth.json", options.events, total_bytes, truth.outcomes, len(truth.delivery))

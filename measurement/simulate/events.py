@@ -3,6 +3,7 @@
 Everything hangs on a *group*: one impression with its possible follow-ups and a possible conversion. Which of its
 events exist is drawn first, so that the log can be cut to an exact number of events; then the group's person, place
 and time; then what each kind of event adds. Events stand kind by kind, each kind in the order of the impressions' time.
+What groups have to do with each other, their people, is drawn in `journeys`.
 """
 
 from enum import IntEnum
@@ -11,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from measurement.model.events import EVENT_TYPES, MICROS_PER_HOUR, MICROS_PER_SECOND
+from measurement.simulate import journeys
 from measurement.simulate import world as w
 from measurement.simulate.agents import DEVICES, FIRST_HUMAN, FIRST_ROBOT, HUMAN, MOBILE, ROBOTS, TABLET
 from measurement.simulate.columns import NO_ID, NO_IP, NULL, Booking, Columns
@@ -50,6 +52,7 @@ KEYS_PER_GROUP = 16  # key = group * KEYS_PER_GROUP + kind
 _VIEWED = np.array([0, 0.84, 0.90, 0.75], np.float32)
 _STARTED = np.array([0, 0, 0.95, 0.96], np.float32)
 _CLICKED = np.array([0, 0.011, 0.009, 0.003], np.float32)
+_CONVERTED = np.array([0.0105, 0.2], np.float32)  # without and with a click
 _PLAYS_ON = {  # each quartile of those that reached the one before
     Kind.FIRST_QUARTILE: 0.91, Kind.MIDPOINT: 0.92, Kind.THIRD_QUARTILE: 0.94, Kind.COMPLETE: 0.95,
 }
@@ -76,8 +79,10 @@ class Clean(NamedTuple):
     mobile: np.ndarray  # bool[C]: from a phone or tablet
 
 
-def clean_events(world: w.World, options: SimulateOptions, count: int, rng: np.random.Generator) -> Clean:
-    """Exactly `count` events."""
+def clean_events(
+    world: w.World, options: SimulateOptions, count: int, rng: np.random.Generator, ways: np.random.Generator
+) -> Clean:
+    """Exactly `count` events; `ways` are the random numbers of people's journeys."""
     package, flags = _groups(world, options, count, rng)
     groups = package.size
     members = [np.flatnonzero(of_kind).astype(np.int32) for of_kind in flags]
@@ -94,7 +99,13 @@ def clean_events(world: w.World, options: SimulateOptions, count: int, rng: np.r
     country = world.countries[package, _rank(rng, groups, 0.86, 0.97)]
     device = world.devices[package, _rank(rng, groups, 0.75, 0.96)]
     pool = max(20, groups // 10)
-    person = w.pool_of(country, device) * np.int64(pool) + (rng.random(groups) ** 1.6 * pool).astype(np.int64)
+    place = w.pool_of(country, device)
+    person = journeys.people(
+        world.advertiser[package], place, (rng.random(groups) ** 1.6 * pool).astype(np.int64), pool,
+        flags[Kind.CLICK] | flags[Kind.CONVERSION], ways,
+    )
+    page = journeys.together(world.advertiser[package], place, ways)
+    time, person = time[page], person[page]
     traits = mix_all(person, np.uint64(options.seed))
     human = _human_agents(device, traits)
     human[rng.random(groups, np.float32) < 0.01] = 0
@@ -150,7 +161,16 @@ def clean_events(world: w.World, options: SimulateOptions, count: int, rng: np.r
     for click in (Kind.CLICK, Kind.CLICK_AGAIN):
         delay = np.minimum(rng.exponential(25 + 60 * (click == Kind.CLICK_AGAIN), members[click].size), 3000)
         columns.event_time[span[click]] += (delay * MICROS_PER_SECOND).astype(np.int64) + MICROS_PER_SECOND
-    _conversions(columns, span, options, flags, members, rng)
+        journeys.click_people(columns, span[click], person[members[click]], ways)
+    _double_clicks(columns, span, members, ways)
+    _conversions(columns, span, flags, members, rng)
+    seen = time.copy()
+    seen[members[Kind.CLICK]] = columns.event_time[span[Kind.CLICK]]
+    end = options.start_micros + int(options.hours * MICROS_PER_HOUR) + journeys.AFTERWARDS
+    journeys.conversions(
+        columns, span[Kind.CONVERSION], seen[members[Kind.CONVERSION]], end, int(person.max()) + 3, ways)
+    _second_reports(columns, span, members, rng)
+    journeys.second_reports(columns, span[Kind.ORDER_AGAIN], ways)
     _prices(columns, span, world, package, members, rng)
     _robots_among_people(columns, span, robot, human, members, options.robot_rate, rng)
     on_the_move = (device == MOBILE) | (device == TABLET)
@@ -193,7 +213,7 @@ def _existing(form: np.ndarray, options: SimulateOptions, rng: np.random.Generat
         exists[quartile] = reached = reached & draw(share)
     exists[Kind.CLICK] = draw(_CLICKED[form])
     exists[Kind.CLICK_AGAIN] = exists[Kind.CLICK] & draw(0.08)
-    exists[Kind.CONVERSION] = draw(0.012)
+    exists[Kind.CONVERSION] = draw(_CONVERTED[exists[Kind.CLICK].astype(np.uint8)])
     exists[Kind.ORDER_AGAIN] = exists[Kind.CONVERSION] & draw(0.6 * options.order_repeat_rate)
     # Never-sent impressions, as many as make the wanted share of orphans among all events.
     follow_ups = exists[Kind.VIEW : Kind.CONVERSION].sum() / size
@@ -307,8 +327,15 @@ def _quartiles(columns: Columns, span: list, duration: np.ndarray, publisher: np
     columns.event_time[span[Kind.START_AGAIN]] += rng.integers(0, _MINUTE, members[Kind.START_AGAIN].size)
 
 
-def _conversions(columns: Columns, span: list, options: SimulateOptions, flags: np.ndarray, members: list, rng) -> None:
-    """Conversions 20 min to 6 h after the group's impression; an order's second report 10 min before to 2 h after."""
+def _double_clicks(columns: Columns, span: list, members: list, rng) -> None:
+    """Some second clicks come at the first one's instant."""
+    first = span[Kind.CLICK].start + np.searchsorted(members[Kind.CLICK], members[Kind.CLICK_AGAIN])
+    double = rng.random(first.size) < 0.2
+    columns.event_time[span[Kind.CLICK_AGAIN]][double] = columns.event_time[first[double]]
+
+
+def _conversions(columns: Columns, span: list, flags: np.ndarray, members: list, rng) -> None:
+    """Conversions 20 min to 6 h after the group's impression."""
     rows, group = span[Kind.CONVERSION], members[Kind.CONVERSION]
     size = group.size
     delay = np.minimum(rng.exponential(90, size) + 20, 360)
@@ -323,8 +350,11 @@ def _conversions(columns: Columns, span: list, options: SimulateOptions, flags: 
     for column in (columns.context, columns.spec, columns.experiment):
         column[rows] = 0
 
+
+def _second_reports(columns: Columns, span: list, members: list, rng) -> None:
+    """An order's second report, 10 min before to 2 h after the first."""
     again = span[Kind.ORDER_AGAIN]
-    of = rows.start + np.searchsorted(group, members[Kind.ORDER_AGAIN])
+    of = span[Kind.CONVERSION].start + np.searchsorted(members[Kind.CONVERSION], members[Kind.ORDER_AGAIN])
     for column in columns:
         if column is not columns.key:
             column[again] = column[of]

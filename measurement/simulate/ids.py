@@ -20,3 +20,10 @@ def mix_all(numbers, salt):
     for i in range(numbers.size):
         out[i] = mix(np.uint64(numbers[i]) + salt)
     return out
+
+
+def event_ids(keys: np.ndarray, salt: int) -> list[str]:
+    """The texts that events' keys become: 32 hexadecimal digits, the first 16 of them `mix(key + salt)`."""
+    high = mix_all(keys, np.uint64(salt))
+    low = mix_all((high ^ np.uint64(salt)).view(np.int64), np.uint64(0))
+    return [f"{a:016x}{b:016x}" for a, b in zip(high.tolist(), low.tolist())]

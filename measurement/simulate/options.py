@@ -1,8 +1,10 @@
 """What may be asked of the generator, and what it answers."""
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+from measurement.model.policy import Counting, Policy, PolicyError, load
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -35,6 +37,7 @@ class SimulateOptions:
     future_rate: float = 0.0003
     too_late_rate: float = 0.0003
     undecodable_rate: float = 0.0002
+    policy: Path | None = None  # what the truth's credits follow; the default policy without it
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -65,7 +68,21 @@ class SimulateOptions:
         return (self.start - EPOCH) // timedelta(microseconds=1)
 
     def as_json(self) -> dict:
-        return asdict(self) | {"start": self.start.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+        """All but the policy, which is known by what it says and not by where it lay."""
+        given = asdict(self) | {"start": self.start.astimezone(UTC).isoformat().replace("+00:00", "Z")}
+        del given["policy"]
+        return given
+
+
+def policy_of(options: SimulateOptions) -> Policy:
+    """The policy of the credits; PolicyError for one that counts otherwise than outcomes and delivery do here."""
+    if options.policy is None:
+        return Policy()
+    policy = load(options.policy)
+    known = Counting()
+    if replace(policy.counting, allowed_lateness=known.allowed_lateness) != known:  # lateness changes no final figure
+        raise PolicyError(f"{options.policy}: counting: a simulated log's truth counts by the defaults; leave it out")
+    return policy
 
 
 @dataclass(frozen=True)

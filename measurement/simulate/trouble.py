@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measurement.model.events import CONVERSION, MICROS_PER_HOUR, MICROS_PER_SECOND, OUTCOMES, VIEWABILITY
+from measurement.model.events import CLICK, CONVERSION, MICROS_PER_HOUR, MICROS_PER_SECOND, OUTCOMES, VIEWABILITY
 from measurement.simulate.columns import (
     BAD_IP, EMPTY_TYPE, NO_ID, TYPES, UNKNOWN_TYPES, Booking, Columns,
 )
@@ -60,7 +60,7 @@ def send(clean: Clean, options: SimulateOptions, rng: np.random.Generator) -> Lo
     share = 1.0 / np.arange(2, files + 2)
     file = np.searchsorted(np.cumsum(share / share.sum())[:-1], rng.random(count, np.float32)).astype(np.uint8)
     received = clean.columns.event_time + _latency(options, count, rng)
-    late = rng.permutation(np.flatnonzero(clean.mobile))[: options.number("late_rate")]
+    late = _late(rng.permutation(np.flatnonzero(clean.mobile)), clean, options.number("late_rate"))
     received[late] += rng.integers(*_LATE, late.size)
 
     parts, fates = [clean.columns], [np.full(count, CLEAN, np.int8)]
@@ -105,6 +105,13 @@ def send(clean: Clean, options: SimulateOptions, rng: np.random.Generator) -> Lo
     return Log(
         Columns.concat(parts), np.concatenate(fates), row, np.concatenate(receipts), np.concatenate(places), again
     )
+
+
+def _late(mobile: np.ndarray, clean: Clean, number: int) -> np.ndarray:
+    """The first of `mobile`, but more of the clicks: a tap that leaves the app is reported at its next start, and then
+    often behind the conversion that it led to."""
+    clicks = np.flatnonzero(clean.columns.event_type[mobile] == CLICK)[: number // 40]
+    return np.concatenate([mobile[clicks], np.delete(mobile, clicks)])[:number]
 
 
 def _latency(options: SimulateOptions, size: int, rng: np.random.Generator) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What a log must come to: every event's outcome and the delivery table, from the generator's own bookkeeping.
+"""What a log must come to: outcomes, delivery and credits, from the generator's own bookkeeping.
 
 Nothing here reads an event back or shares code with the pipeline: who follows whom, which order was reported twice
 and what was broken on purpose is known from the making.
@@ -15,8 +15,10 @@ from measurement.model.events import (
     CLICK, COMPLETE, CONVERSION, COUNTS, DIMENSIONS, FIRST_QUARTILE, IMPRESSION, MICROS_PER_HOUR, MIDPOINT, OUTCOMES,
     START, THIRD_QUARTILE, VIEWABILITY,
 )
+from measurement.model.policy import Policy
 from measurement.simulate.agents import FIRST_ROBOT
 from measurement.simulate.columns import NO_ID, NULL, TYPES, Booking, booking_names
+from measurement.simulate.credits import ATTRIBUTION_COLUMNS, CREDIT_COLUMNS, Credits, credits_of
 from measurement.simulate.events import Clean
 from measurement.simulate.ids import mix_all
 from measurement.simulate.options import SimulateOptions
@@ -32,9 +34,10 @@ class Truth(NamedTuple):
     outcomes: dict[str, int]
     outcomes_by_type: list[tuple[str | None, str, int]]
     delivery: list[tuple]  # sorted by window start and dimensions, an unknown one first
+    credits: Credits
 
 
-def truth_of(world: World, clean: Clean, log: Log, salt: int) -> Truth:
+def truth_of(world: World, clean: Clean, log: Log, policy: Policy, salt: int) -> Truth:
     outcome = log.fate.copy()
     outcome[: clean.kind.size] = _judge(clean, salt)
     sent = np.where(log.again, np.int8(_DUPLICATE), outcome[log.row])
@@ -46,18 +49,22 @@ def truth_of(world: World, clean: Clean, log: Log, salt: int) -> Truth:
         {name: int(n) for name, n in zip(OUTCOMES, by_outcome) if n},
         [(TYPES[t] or None, OUTCOMES[o], int(counts[t, o])) for t, o in zip(*np.nonzero(counts))],
         _delivery(world, clean, outcome[: clean.kind.size]),
+        credits_of(world, clean, outcome[: clean.kind.size], policy.attribution, salt),
     )
 
 
-def write_truth(path: Path, options: SimulateOptions, truth: Truth) -> None:
+def write_truth(path: Path, options: SimulateOptions, policy: Policy, truth: Truth) -> None:
     document = {
         "seed": options.seed,
         "options": options.as_json(),
+        "policy": policy.digest,
         "events": options.events,
         "outcomes": truth.outcomes,
         "outcomes_by_type": truth.outcomes_by_type,
         "delivery_columns": ["window_start", *DIMENSIONS, *COUNTS],
         "delivery": truth.delivery,
+        "conversion_credits": {"columns": CREDIT_COLUMNS, "rows": truth.credits.rows},
+        "attribution": {"columns": ATTRIBUTION_COLUMNS, "rows": truth.credits.attribution},
     }
     unfinished = path.with_name(f".{path.name}.tmp")
     unfinished.write_bytes(orjson.dumps(document))

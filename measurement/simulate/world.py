@@ -63,6 +63,7 @@ class World:
     bookings: list[tuple[str, str, str, str, str]]  # P x (advertiser, campaign, line item, creative, placement)
     specs: list[tuple]  # P x (creative width and height in px, ad duration in ms, pricing model)
     share: np.ndarray  # f8[P]: cumulative share of the impressions, the last 1
+    advertiser: np.ndarray  # i8[P]
     format: np.ndarray  # u1[P]
     pricing: np.ndarray  # u1[P]
     price: np.ndarray  # i4[P]: micros of the event that is billed
@@ -100,19 +101,20 @@ def build_world(rng: np.random.Generator) -> World:
                         (f"adv-{advertiser + 1}", f"cmp-{campaign + 1:04d}",
                          f"li-{line_item:05d}", f"cr-{creative:05d}", f"pl-{placement:04d}"),
                         (width, height, duration, PRICING_MODELS[pricing]),
-                        campaign_share[campaign] / (1 + item) / (1 + made), form, pricing, price,
+                        campaign_share[campaign] / (1 + item) / (1 + made), advertiser, form, pricing, price,
                         _HOME_CURRENCY.get(COUNTRIES[market], 1) if pricing != FLAT else 0, duration or 0,
                         int(placement) % (len(PUBLISHERS) - 1) + 1,
                         campaign // 7 % 4 if campaign % 7 == 3 else 0,
                         (market, *others), devices,
                     ))
     (
-        bookings, specs, share, form, pricing, price, currency, duration, publisher, experiment, countries, devices,
+        bookings, specs, share, advertiser, form, pricing, price, currency, duration, publisher, experiment, countries,
+        devices,
     ) = zip(*rows)
     cumulative = np.cumsum(share)
     return World(
-        list(bookings), list(specs), cumulative / cumulative[-1], np.array(form, np.uint8), np.array(pricing, np.uint8),
-        np.array(price, np.int32), np.array(currency, np.uint8), np.array(duration, np.int64),
+        list(bookings), list(specs), cumulative / cumulative[-1], np.array(advertiser, np.int64), np.array(form, np.uint8),
+        np.array(pricing, np.uint8), np.array(price, np.int32), np.array(currency, np.uint8), np.array(duration, np.int64),
         np.array(publisher, np.int16), np.array(experiment, np.uint8), np.array(countries, np.uint8),
         np.array(devices, np.uint8),
     )

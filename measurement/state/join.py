@@ -12,18 +12,19 @@ import numpy as np
 import orjson
 from numba import njit
 
-from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, pack, unpack
-from measurement.columnar.decode import blobs
+from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
+from measurement.columnar.facts import Facts
 from measurement.columnar.identify import row_keys
 from measurement.columnar.table import Keys, empty, grown, size_for
 from measurement.model import events as e
 from measurement.model.policy import Counting
 from measurement.state import join_kernel as kernel
 from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAITING
+from measurement.state import join_facts
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 1
+_VERSION = 2
 _CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
 _NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
@@ -53,6 +54,7 @@ class Effects:
     ledger: Counter = field(default_factory=Counter)  # by (hour, because, source, event_type, outcome)
     rejects: list[tuple[str, Waiting, bool]] = field(default_factory=list)  # (reason, the event, whether its hour had closed)
     orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
+    facts: Facts | None = None  # what attribution is to know, but for conversions that name an order
     judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (ENTRY of the conversion, verdict)
 
 
@@ -103,13 +105,19 @@ class JoinShard:
         row_of = self._rows_of(batch, label_of)
         self._room(2 * n)
         outcomes, at = np.empty(n, np.uint8), np.empty(n, np.int32)
-        resolved = np.empty((len(self.waiting) + 2 * n, 2), np.int32)
+        under, joined_at = np.empty(n, np.int32), np.empty(n, np.int64)
+        resolved = np.empty((len(self.waiting) + 2 * n, 3), np.int32)
         resolution = np.empty(len(resolved), np.uint8)
+        users = join_facts.users(batch)
         self.count, decided = kernel.absorb(
-            rows, row_of, label_of, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
-            self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, resolved, resolution)
+            rows, row_of, label_of, *users, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
+            self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, under, joined_at,
+            resolved, resolution)
         effects = Effects(delivery=self._harvest(LATE))
-        changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects)
+        told = join_facts.Told(self.labels)
+        self._tell(batch, label_of, outcomes, under, joined_at, told)
+        changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, told)
+        effects.facts = told.facts()
         self._tally(batch, outcomes, effects)
         for outcome in (kernel.ID_CONFLICT, kernel.ORPHAN):
             for i in np.flatnonzero(outcomes == outcome).tolist():
@@ -117,9 +125,19 @@ class JoinShard:
         ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
                                  & (outcomes >= kernel.INVALID))
         if len(ordered):
-            effects.orders = EventBatch(rows[ordered], batch.dims, blobs([]), batch.labels).own()
+            effects.orders = join_facts.ordered(batch, ordered, *users)
         self._log_runs(batch, outcomes, at, first_new_row, changes)
         return effects
+
+    def _tell(self, batch: EventBatch, label_of: np.ndarray, outcomes, under, joined_at, told: "join_facts.Told") -> None:
+        """Tells attribution of the impressions, clicks and conversions that were decided at once."""
+        rows = batch.rows
+        decided = outcomes >= kernel.INVALID
+        touches = np.flatnonzero(decided & ((rows["type"] == e.IMPRESSION) | (rows["type"] == e.CLICK)))
+        told.touches(batch, touches, joined_at[touches], self.row_codes[under[touches]], rows["watermark"][touches],
+                     outcomes[touches] == kernel.COUNTED)
+        free = np.flatnonzero(decided & (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] == 0))
+        told.conversions(batch, free, label_of, outcomes[free] == kernel.COUNTED)
 
     def _label(self, text: str) -> int:
         code = self._codes.get(text)
@@ -182,23 +200,28 @@ class JoinShard:
         return Deltas(keys, self.row_hours[rows], because, (local.reshape(codes.shape) - shift).astype(np.int32),
                       sums[at, lane], labels)
 
-    def _settle(self, batch, outcomes, at, resolved, resolution, effects) -> list[np.ndarray]:
+    def _settle(self, batch, outcomes, at, resolved, resolution, effects, told) -> list[np.ndarray]:
         """Settles the waiting follow-ups that were decided and enters the new ones; the changes of status to log."""
         changes = []
         starts = np.flatnonzero(outcomes == kernel.WAITS)
-        for entry, by in resolved[resolution == kernel.ORPHAN].tolist():
+        for entry, by in resolved[resolution == kernel.ORPHAN, :2].tolist():
             started = starts[(at[starts] == entry) & (starts < by)]  # in this very batch, if the watermark leapt
             event = (batch, int(started[-1])) if len(started) else self.waiting.pop(entry)
             changes.append(self._orphan(_whole(*event), int(batch.rows["watermark"][by]), effects))
         changes.append(_changes(self.entries[resolved[resolution == kernel.FORGOTTEN, 0]]))
         joins = (resolution == kernel.INVALID) | (resolution == kernel.COUNTED)
-        joined, by = resolved[joins].T
-        if len(joined):
-            entries = self.entries[joined]
-            self._tally_entries(entries, resolution[joins], batch.rows["watermark"][by], effects)
+        entered, by, under = resolved[joins].T
+        if len(entered):
+            entries, watermarks = self.entries[entered], batch.rows["watermark"][by]
+            self._tally_entries(entries, resolution[joins], watermarks, effects)
             changes.append(_changes(entries))
-            for entry in joined.tolist():
-                self.waiting.pop(entry, None)
+            here = dict(zip(at[starts].tolist(), starts.tolist()))  # those that began to wait in this very batch
+            events = [self.waiting.pop(entry, None) or (batch, here[entry]) for entry in entered.tolist()]
+            clicks = np.flatnonzero(entries["type"] == e.CLICK)
+            if len(clicks):
+                clicked = _gathered([events[i] for i in clicks.tolist()])
+                told.touches(clicked, np.arange(len(clicks)), batch.rows["time"][by[clicks]], self.row_codes[under[clicks]],
+                             watermarks[clicks], resolution[joins][clicks] == kernel.COUNTED)
         starts = starts[self.entries["status"][at[starts]] == WAITING]
         if len(starts):
             self._wait(at[starts], _some(batch, starts))
@@ -299,6 +322,9 @@ class JoinShard:
         if n < 0:
             return None
         effects = Effects(delivery=self._harvest(INVALID_TRAFFIC))
+        told = join_facts.Told(self.labels)
+        self._tell_judged(changed[:n], now[:n] == kernel.COUNTED, watermark, told)
+        effects.facts = told.facts()
         for entry, old, new in zip(changed[:n], was[:n], now[:n]):
             it = self.entries[entry]
             if it["type"] == e.CONVERSION and (it["parent_hi"] or it["parent_lo"]):
@@ -312,6 +338,17 @@ class JoinShard:
         at = _find(self.table, self.entries, np.uint64(hi), np.uint64(lo))
         self._log_changes([_changes(self.entries[at : at + 1])])
         return effects
+
+    def _tell_judged(self, changed: np.ndarray, counted: np.ndarray, watermark: int, told: "join_facts.Told") -> None:
+        """Tells attribution of changed outcomes; the order of a conversion that names one does so itself."""
+        entries = self.entries[changed]
+        heads = [self.entries[_find(self.table, self.entries, it["parent_hi"], it["parent_lo"])] if it["type"] == e.CLICK else it
+                 for it in entries]
+        rows, times = np.array([head["row"] for head in heads], np.int32), np.array([head["time"] for head in heads], np.int64)
+        advertisers = np.where(rows < 0, -1, self.row_codes[rows, 0])
+        free = (entries["type"] == e.CONVERSION) & (entries["parent_hi"] | entries["parent_lo"] == 0)
+        at = np.flatnonzero((entries["type"] == e.IMPRESSION) | (entries["type"] == e.CLICK) | free)
+        told.changes(entries[at], times[at], advertisers[at], np.where(counted[at], 1, -1), watermark)
 
     # -- log ------------------------------------------------------------------------------------------------------
 

@@ -15,8 +15,9 @@ from measurement.model import events as e
 ENTRY = np.dtype([
     # what deduplication remembers: 32 bytes an identity
     ("id_hi", "u8"), ("id_lo", "u8"), ("digest", "u8"), ("time", "i8"),
-    # what the join, restatements and the ledger need besides: 44 bytes
+    # what the join, restatements, attribution and the ledger need besides: 60 bytes
     ("parent_hi", "u8"), ("parent_lo", "u8"), ("price", "i8"),
+    ("user_hi", "u8"), ("user_lo", "u8"),  # its user; of a conversion what attribution keys it by
     ("link", "i4"),  # impression, placeholder: head of its chain; follow-up: the next in the chain; -1 none
     ("row", "i4"),  # impression: its delivery row
     ("source", "i4"),  # label
@@ -181,19 +182,20 @@ def _chain_of(table, entries, count, followup):
 
 
 @njit(cache=True, nogil=True)
-def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, dedup, join, lateness,
-           outcomes, at, resolved, resolution):
+def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc, marks, touched, dedup, join, lateness,
+           outcomes, at, under, joined_at, resolved, resolution):
     """Takes in a batch. ``row_of`` is each impression's delivery row, ``source_of`` maps batch labels to the shard's.
 
-    Writes each event's outcome code to ``outcomes`` and its entry to ``at`` (-1: none was made); earlier events that
-    were decided on the way go to ``resolved`` (entry, index of the deciding event) and ``resolution`` (outcome), both
-    with room for every waiting entry and every row. Returns (entries, resolved).
+    Writes each event's outcome code to ``outcomes``, its entry to ``at`` (-1: none was made), the delivery row that it is
+    counted under to ``under`` and its impression's time to ``joined_at``; earlier events that were decided on the way go to ``resolved`` (entry, index of the deciding
+    event, delivery row) and ``resolution`` (outcome), both with room for every waiting entry and every row. Returns (entries,
+    resolved).
     """
     decided = 0
     for i in range(len(rows)):
         new = rows[i]
         found, slot = _find(table, entries, new.id_hi, new.id_lo)
-        at[i] = -1
+        at[i] = under[i] = -1
         if found >= 0 and entries[found].status == WAITING and new.watermark >= entries[found].time + join:
             # Its wait was over before this event came, though no timer has said so yet.
             entries[found].status = FREE
@@ -217,10 +219,12 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
                 _inherit(entries, old, found)
         here = entries[found]
         here.digest = new.digest
-        here.time = new.time
+        here.time = joined_at[i] = new.time
         here.parent_hi = new.parent_hi
         here.parent_lo = new.parent_lo
         here.price = new.price
+        here.user_hi = user_hi[i]
+        here.user_lo = user_lo[i]
         here.source = source_of[new.source]
         here.seen = 0
         here.joined = 0
@@ -232,7 +236,7 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
         if new.type == e.CONVERSION:
             outcomes[i] = INVALID if new.verdict else COUNTED
         elif new.type == e.IMPRESSION:
-            here.row = row_of[i]
+            here.row = under[i] = row_of[i]
             outcomes[i] = INVALID if new.verdict else COUNTED
             # Follow-ups that waited for it join before it is counted, so that one sum covers them all.
             f = here.link
@@ -241,7 +245,7 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
                         and new.watermark < entries[f].time + join):
                     entries[f].status = STANDS
                     entries[f].joined = _mark(here)
-                    resolved[decided, 0], resolved[decided, 1] = f, i
+                    resolved[decided, 0], resolved[decided, 1], resolved[decided, 2] = f, i, here.row
                     resolution[decided] = _outcome(entries, f, found)
                     decided += 1
                 f = entries[f].link
@@ -254,6 +258,7 @@ def absorb(rows, row_of, source_of, table, entries, count, acc, marks, touched, 
                 entries[imp].link = found
             if imp >= 0 and _stands(entries[imp]) and abs(entries[imp].time - new.time) <= join:
                 here.joined = _mark(entries[imp])
+                under[i], joined_at[i] = entries[imp].row, entries[imp].time
                 outcomes[i] = _outcome(entries, found, imp)
                 if outcomes[i] == COUNTED:
                     lane = _closed(entries[imp].time, new.watermark, lateness)

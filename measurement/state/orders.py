@@ -13,13 +13,16 @@ from dataclasses import dataclass
 import numpy as np
 import orjson
 
-from measurement.columnar.batch import ROW, EventBatch, pack, unpack
+from measurement.columnar.batch import ROW, EventBatch, blobs, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, ORDER
-from measurement.model.events import MICROS_PER_HOUR
+from measurement.columnar.facts import FACT, TERMS, Facts, terms_of
+from measurement.columnar.identify import TERMS_AT
+from measurement.columnar.labels import Labels
+from measurement.model.events import CONVERSION, MICROS_PER_HOUR
 from measurement.model.policy import Counting
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(eq=False)
@@ -29,6 +32,7 @@ class Conversion:
     row: np.void  # ROW
     event_id: str
     source: str
+    terms: tuple[str | None, ...]  # advertiser_id, conversion_type, currency
     displaced: bool = False
     settled: bool = False  # displaced for good: what stood then is forgotten, and so is this one
 
@@ -55,6 +59,41 @@ class Conversion:
         return "invalid_traffic" if self.row["verdict"] else "counted"
 
 
+class _Told:
+    """Collects what attribution is to know of one call."""
+
+    def __init__(self):
+        self._facts: list[tuple] = []
+        self._whole: list[Conversion] = []
+
+    def new(self, it: Conversion, watermark: int) -> None:
+        self._enter(it, watermark, LATE, it.outcome == "counted", len(self._whole))
+        self._whole.append(it)
+
+    def changed(self, it: Conversion, was: str, watermark: int, because: int) -> None:
+        if change := (it.outcome == "counted") - (was == "counted"):
+            self._enter(it, watermark, because, change, -1)
+
+    def _enter(self, it: Conversion, watermark: int, because: int, delta: int, terms: int) -> None:
+        row = it.row
+        self._facts.append((row["user_hi"], row["user_lo"], row["id_hi"], row["id_lo"], 0, 0, row["time"], watermark,
+                            row["price"], terms, CONVERSION, delta, because, 0))
+
+    def facts(self) -> Facts | None:
+        if not self._facts:
+            return None
+        facts, labels = np.array(self._facts, FACT), Labels()
+        codes = np.full((len(self._whole), 5), -1, np.int32)
+        for own, it in zip(codes, self._whole):
+            own[:3] = [-1 if text is None else labels.code(text) for text in it.terms]
+        terms = np.zeros(0, TERMS)
+        whole = facts["terms"] >= 0
+        if self._whole:
+            terms, facts["terms"][whole] = terms_of(codes, labels.texts)
+        ids = iter(it.event_id.encode() for it in self._whole)
+        return Facts(facts, terms, blobs([next(ids) if w else b"" for w in whole.tolist()]), labels.texts)
+
+
 class OrdersShard:
     """State machine of one shard of orders."""
 
@@ -68,21 +107,27 @@ class OrdersShard:
         self.orders: dict[tuple[int, int], list[Conversion]] = {}  # as they were read
         self._by_bucket: dict[int, set[tuple[int, int]]] = defaultdict(set)
 
-    def absorb(self, batch: EventBatch) -> Counter:
-        """Takes in deduplicated conversions that name an order; ledger changes by (hour, because, source, type, outcome)."""
+    def absorb(self, batch: EventBatch) -> tuple[Counter, Facts | None]:
+        """Takes in deduplicated conversions that name an order, whose payloads are their event_ids: ledger changes by (hour,
+        because, source, type, outcome), and what attribution is to know."""
         ledger: Counter = Counter()
+        told = _Told()
         new = []
-        for row in batch.rows:
-            it = Conversion(row.copy(), batch.labels[row["dims"]], batch.labels[row["source"]])
+        for i, row in enumerate(batch.rows):
+            codes = batch.dims["codes"][row["dims"]]
+            terms = tuple(None if codes[c] < 0 else batch.labels[codes[c]] for c in TERMS_AT)
+            it = Conversion(row.copy(), batch.payloads[i].decode(), batch.labels[row["source"]], terms)
             watermark = int(row["watermark"])
             for other, was in self._enter(it):
                 later = max(watermark, other.read[0])
+                told.changed(other, was, later, ORDER)
                 ledger[self._key(other, later, ORDER, was)] -= 1
                 ledger[self._key(other, later, ORDER, other.outcome)] += 1
             ledger[self._key(it, watermark, LATE, it.outcome)] += 1
+            told.new(it, watermark)
             new.append(it)
         self._log(new)
-        return ledger
+        return ledger, told.facts()
 
     def _enter(self, it: Conversion) -> list[tuple[Conversion, str]]:
         """Puts a conversion among those of its order; the others that this changes, with their outcomes before."""
@@ -106,16 +151,19 @@ class OrdersShard:
             stands = it
         return stands
 
-    def judge(self, entry: np.void, verdict: int, watermark: int) -> Counter:
+    def judge(self, entry: np.void, verdict: int, watermark: int) -> tuple[Counter, Facts | None]:
         """Sets the verdict on a conversion given by its identity and order; what stands is restated."""
         ledger: Counter = Counter()
+        told = _Told()
         for it in self.orders.get((int(entry["parent_hi"]), int(entry["parent_lo"])), ()):
             if (it.row["id_hi"], it.row["id_lo"], it.time) == (entry["id_hi"], entry["id_lo"], entry["time"]):
                 ledger[self._key(it, watermark, INVALID_TRAFFIC, it.outcome)] -= 1
+                was = it.outcome
                 it.row["verdict"] = verdict
+                told.changed(it, was, watermark, INVALID_TRAFFIC)
                 ledger[self._key(it, watermark, INVALID_TRAFFIC, it.outcome)] += 1
                 self._log([it])
-        return ledger
+        return ledger, told.facts()
 
     def _key(self, it: Conversion, watermark: int, because_closed: int, outcome: str) -> tuple:
         hour = it.time // MICROS_PER_HOUR * MICROS_PER_HOUR
@@ -166,7 +214,7 @@ class OrdersShard:
         for it in conversions:
             by_bucket[self.buckets.of(it.time)].append(it)
         for bucket, its in by_bucket.items():
-            texts = orjson.dumps([(it.event_id, it.source, it.settled) for it in its])
+            texts = orjson.dumps([(it.event_id, it.source, it.terms, it.settled) for it in its])
             self._changes.append(bucket, pack(_VERSION, (np.array([it.row for it in its], ROW).tobytes(), texts)))
 
     def restore(self, runs) -> None:
@@ -175,8 +223,8 @@ class OrdersShard:
         latest: dict[tuple, Conversion] = {}  # of two runs of one conversion the later holds
         for run in runs:
             rows, texts = unpack(_VERSION, run)
-            for row, (event_id, source, settled) in zip(np.frombuffer(rows, ROW), orjson.loads(texts)):
-                it = Conversion(row.copy(), event_id, source, settled=settled)
+            for row, (event_id, source, terms, settled) in zip(np.frombuffer(rows, ROW), orjson.loads(texts)):
+                it = Conversion(row.copy(), event_id, source, tuple(terms), settled=settled)
                 latest[*it.order, it.read] = it
         for it in latest.values():
             self._by_bucket[self.buckets.of(it.time)].add(it.order)

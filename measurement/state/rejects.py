@@ -7,12 +7,12 @@ where it was read (``reject_id``), for as long as a transport may deliver again.
 import numpy as np
 
 from measurement.columnar.batch import pack, unpack
-from measurement.columnar.deltas import text_key
+from measurement.columnar.texts import text_fingerprints
 from measurement.columnar.table import Keys
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 1
+_VERSION = 2
 # Pub/Sub keeps what is not acknowledged for 7 days unless told otherwise; the eighth is for a job that lags.
 REDELIVERY = 8 * 24 * MICROS_PER_HOUR
 
@@ -35,7 +35,7 @@ class RejectsShard:
     def absorb(self, ids: list[str], received: np.ndarray) -> np.ndarray:
         """Enters rejects (n); bool (n,): whether each is the first of its id."""
         known = self._keys.rows
-        found = self._enter(np.array([text_key(i) for i in ids], np.uint64).reshape(-1, 2), self.buckets.of(received))
+        found = self._enter(np.column_stack(text_fingerprints(ids)), self.buckets.of(received))
         first = np.zeros(len(ids), bool)
         rows, at = np.unique(found, return_index=True)
         first[at[rows >= known]] = True

@@ -1,4 +1,4 @@
-"""Absolute totals of one shard of one table: rows by hour and texts, their close, and the revisions to publish.
+"""Absolute totals of one shard of one table: rows by time and texts, the close of their hours, and the revisions to publish.
 
 No Beam here. While an hour is open, events read after its close are held back (they were late by the watermark, however
 soon the engine's timer fires), so that a final row holds exactly the on-time events and a restated one the rest.
@@ -16,7 +16,7 @@ from measurement.columnar.table import Keys, grown
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 2
+_VERSION = 3
 PROVISIONAL, FINAL, RESTATED = range(3)
 STATUSES = ("provisional", "final", "restated")
 
@@ -114,7 +114,7 @@ class TotalsShard:
         """Notes rows under their bucket and, if it is open, their hour."""
         for bucket, n in zip(*(a.tolist() for a in np.unique(self.rows["bucket"][new], return_counts=True))):
             self._size[bucket] += n
-        hours = self.rows["hour"][new]
+        hours = _hours(self.rows["hour"][new])
         for hour in np.unique(hours).tolist():
             if self._hour_closes(hour) > self.watermark:
                 self._open[hour].append(new[hours == hour])
@@ -149,8 +149,9 @@ class TotalsShard:
         """The watermark (µs) that closes an hour; rows without one close at the end of the stream."""
         return _END if hour == NO_HOUR else hour + MICROS_PER_HOUR + self.lateness
 
-    def _closes(self, hours: np.ndarray) -> np.ndarray:
-        return np.where(hours == NO_HOUR, _END, hours + (MICROS_PER_HOUR + self.lateness))
+    def _closes(self, times: np.ndarray) -> np.ndarray:
+        """The same of rows' times."""
+        return np.where(times == NO_HOUR, _END, _hours(times) + (MICROS_PER_HOUR + self.lateness))
 
     def _mark(self, at: np.ndarray) -> None:
         fresh = np.unique(at[self.rows["dirty"][at] == 0])
@@ -247,8 +248,14 @@ class TotalsShard:
         rows["number"][at] = np.maximum(rows["number"][at] + 1, tick)
         because = np.where(status == RESTATED, np.maximum(rows["because"][at], LATE), 0)
         rows["because"][at] = 0
-        codes = rows["codes"][at]
-        return Revisions(rows["hour"][at], codes, rows["totals"][at], status, because, rows["number"][at], self.labels)
+        codes, labels = self._named(rows["codes"][at])
+        return Revisions(rows["hour"][at], codes, rows["totals"][at], status, because, rows["number"][at], labels)
+
+    def _named(self, codes: np.ndarray) -> tuple[np.ndarray, list[str]]:
+        """Codes of the labels that they name and no others, and these."""
+        used, local = np.unique(codes, return_inverse=True)
+        shift = int(len(used) > 0 and used[0] == -1)
+        return (local.reshape(codes.shape) - shift).astype(np.int32), [self.labels[c] for c in used[shift:].tolist()]
 
     # -- log ------------------------------------------------------------------------------------------------------
 
@@ -288,10 +295,7 @@ class TotalsShard:
 
     def _run(self, at: np.ndarray, bucket: int) -> bytes:
         rows = self.rows[at]
-        used, local = np.unique(rows["codes"], return_inverse=True)
-        shift = int(len(used) > 0 and used[0] == -1)
-        rows["codes"] = local.reshape(rows["codes"].shape) - shift
-        labels = [self.labels[c] for c in used[shift:].tolist()]
+        rows["codes"], labels = self._named(rows["codes"])
         return pack(_VERSION, (np.int64(bucket).tobytes(), np.int64(self.watermark).tobytes(), rows.tobytes(), orjson.dumps(labels)))
 
     def restore(self, runs) -> None:
@@ -319,11 +323,8 @@ class TotalsShard:
         buckets = self.rows["bucket"][: self.keys.rows]
         kept = np.flatnonzero((buckets == TIMELESS) | (buckets >= first))
         rows = self.rows[kept]
-        used, local = np.unique(rows["codes"], return_inverse=True)
-        shift = int(len(used) > 0 and used[0] == -1)
-        rows["codes"] = local.reshape(rows["codes"].shape) - shift
         written, watermark = self._written, self.watermark
-        labels = [self.labels[c] for c in used[shift:].tolist()]
+        rows["codes"], labels = self._named(rows["codes"])
         self._reset()
         self.watermark, self.labels = watermark, labels
         self._codes = {text: i for i, text in enumerate(labels)}
@@ -339,3 +340,8 @@ class TotalsShard:
         slots = {bucket % SLOTS for bucket in expired}
         for bucket in [b for b in self._size if b != TIMELESS and b % SLOTS in slots]:
             self._rewrite(bucket)
+
+
+def _hours(times: np.ndarray) -> np.ndarray:
+    """The hour (µs) of each time."""
+    return np.where(times == NO_HOUR, NO_HOUR, times // MICROS_PER_HOUR * MICROS_PER_HOUR)

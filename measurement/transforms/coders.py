@@ -4,6 +4,7 @@ from apache_beam.coders import Coder, registry
 
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
+from measurement.columnar.facts import Facts
 
 
 class _Encoded(Coder):
@@ -36,5 +37,10 @@ class DeltasCoder(_Encoded):
     TYPE = Deltas
 
 
+class FactsCoder(_Encoded):
+    TYPE = Facts
+
+
 registry.register_coder(EventBatch, EventBatchCoder)
 registry.register_coder(Deltas, DeltasCoder)
+registry.register_coder(Facts, FactsCoder)

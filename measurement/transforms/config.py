@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.model.policy import Policy
-from measurement.model.tables import Table
+from measurement.model.tables import ATTRIBUTION, CREDITS, Table
 from measurement.rules.robots import LIST_VERSION
 
 
@@ -23,11 +23,20 @@ class Stored(Protocol):
 class Rebuilding:
     """A generation that makes the rows of an earlier one anew: nothing is published before the watermark moves, which it
     does when the archive has been read. Hours from ``publish_from`` to before ``publish_until`` (µs; None: no end) are
-    rebuilt; with an end, no other is published."""
+    rebuilt, conversions' credits from ``credit_from`` (µs); with an end, no other is published."""
 
     stored: Stored
     publish_from: int = NO_WATERMARK
     publish_until: int | None = None
+    credit_from: int = NO_WATERMARK
+
+    def has(self, time: int) -> bool:
+        """Whether a time (µs) is of the rebuilt hours."""
+        return self.publish_from <= time and (self.publish_until is None or time < self.publish_until)
+
+    def first(self, table: Table) -> int:
+        """From when on (µs) a table's rows are rebuilt."""
+        return max(self.publish_from, self.credit_from) if table in (CREDITS, ATTRIBUTION) else self.publish_from
 
 
 @dataclass(frozen=True)
@@ -39,7 +48,8 @@ class RunConfig:
     began: int
     policy: Policy = field(default_factory=Policy)
     event_shards: int = 4  # of impressions and orders
-    delivery_shards: int = 2
+    user_shards: int = 2
+    delivery_shards: int = 2  # of the totals of large tables
     reject_shards: int = 1
     rebuilding: Rebuilding | None = None
     publish_seconds: float = 5.0  # at most so often is a row published while its hour is open

@@ -9,14 +9,20 @@ from apache_beam.pvalue import TaggedOutput
 
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
+from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake
 from measurement.io.publication import REJECTED, ipc
+from measurement.model.tables import CREDITS, DELIVERY
 from measurement.transforms.config import RunConfig
 
-EVENTS, TALLIES, ROWS, REJECTS = "events", "tallies", "rows", "rejects"
+EVENTS, TALLIES, ROWS, REJECTS, FACTS = "events", "tallies", "rows", "rejects", "facts"
 Keyed = beam.typehints.KV[str, EventBatch]
 Tally = beam.typehints.KV[str, Deltas]
+Known = beam.typehints.KV[str, Facts]
 Rows = beam.typehints.KV[str, bytes]  # a table's name and rows to append to it, as an Arrow stream
+
+
+SPLIT = frozenset({DELIVERY.name, CREDITS.name})  # the tables whose totals are kept in shards
 
 
 def now_micros() -> int:
@@ -32,10 +38,15 @@ def rejects_by_shard(rejects: list[dict], config: RunConfig) -> list[Rows]:
 
 
 def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tally]:
-    """A table's changes keyed by the shard of its totals; only delivery is large enough to be split."""
-    if table != "delivery":
+    """A table's changes keyed by the shard of its totals; those of many rows are split."""
+    if table not in SPLIT:
         return [(table, deltas)]
     return [(f"{table}/{shard}", part) for shard, part in deltas.split(config.delivery_shards)]
+
+
+def facts_by_shard(facts: Facts | None, config: RunConfig) -> list[Known]:
+    """Facts keyed by the shard of their users."""
+    return [] if facts is None else [(str(shard), part) for shard, part in facts.split(config.user_shards)]
 
 
 class Distribute(beam.DoFn):

@@ -10,7 +10,7 @@ from measurement.io import flow
 from measurement.model.events import EVENT_TYPES
 from measurement.state.join import Effects, JoinShard, Waiting
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import REJECTS, TALLIES, rejects_by_shard, tallies_by_shard
+from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 ORDERS = "orders"
@@ -22,9 +22,9 @@ _DETAILS = {
 
 
 class Join(KeyedMachine):
-    """(shard, EventBatch) to TALLIES, REJECTS and ORDERS (shard, EventBatch)."""
+    """(shard, EventBatch) to TALLIES, REJECTS, ORDERS (shard, EventBatch) and FACTS (shard, Facts)."""
 
-    stages_behind = 2
+    stages_behind = 3
 
     def __init__(self, config: RunConfig):
         super().__init__(config.run, "join")
@@ -42,21 +42,32 @@ class Join(KeyedMachine):
 
     def _outputs(self, effects: Effects):
         config = self._config
+        if config.rebuilding is not None:
+            self._leave_out(effects)
         if effects.delivery is not None:
             for tally in tallies_by_shard("delivery", effects.delivery, config):
                 yield TaggedOutput(TALLIES, tally)
         if effects.ledger:
-            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally("ledger", {k: (n,) for k, n in effects.ledger.items() if n})))
+            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally({k: (n,) for k, n in effects.ledger.items() if n})))
         for part in rejects_by_shard([_reject(*rejected) for rejected in effects.rejects], config):
             yield TaggedOutput(REJECTS, part)
+        for part in facts_by_shard(effects.facts, config):
+            yield TaggedOutput(FACTS, part)
         if effects.orders is not None:
             yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.event_shards))
+
+    def _leave_out(self, effects: Effects) -> None:
+        """Drops outcomes of events before the rebuilt hours, which an earlier generation has entered: those that waited in the
+        archive are decided when it has been read."""
+        has = self._config.rebuilding.has
+        effects.ledger = {key: n for key, n in effects.ledger.items() if has(key[0])}
+        effects.rejects = [rejected for rejected in effects.rejects if has(int(rejected[1].row["time"]))]
 
 
 def _by_order(batch: EventBatch, shards: int):
     shard = (batch.rows["parent_hi"] >> np.uint64(40)) % np.uint64(shards)
     for s in np.unique(shard).tolist():
-        yield str(s), EventBatch(batch.rows[shard == s], batch.dims, batch.payloads, batch.labels)
+        yield str(s), EventBatch(batch.rows[shard == s], batch.dims, batch.payloads.take(np.flatnonzero(shard == s)), batch.labels)
 
 
 def _reject(reason: str, event: Waiting, late: bool) -> dict:

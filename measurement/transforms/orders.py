@@ -1,15 +1,18 @@
 """The stage that lets one conversion stand for each order."""
 
+from apache_beam.pvalue import TaggedOutput
+
 from measurement.columnar.deltas import Deltas
 from measurement.state.orders import OrdersShard
 from measurement.transforms.config import RunConfig
+from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 
 class Orders(KeyedMachine):
-    """(shard, EventBatch) of conversions that name an order to (str, Deltas) of the ledger."""
+    """(shard, EventBatch) of conversions that name an order to TALLIES of the ledger and FACTS (shard, Facts)."""
 
-    stages_behind = 1
+    stages_behind = 2
 
     def __init__(self, config: RunConfig):
         super().__init__(config.run, "orders")
@@ -19,9 +22,12 @@ class Orders(KeyedMachine):
         return OrdersShard(self._config.policy.counting)
 
     def absorb(self, key, machine, batch):
-        ledger = {k: (n,) for k, n in machine.absorb(batch).items() if n}
+        counted, facts = machine.absorb(batch)
+        ledger = {k: (n,) for k, n in counted.items() if n}
         if ledger:
-            yield "ledger", Deltas.tally("ledger", ledger)
+            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally(ledger)))
+        for part in facts_by_shard(facts, self._config):
+            yield TaggedOutput(FACTS, part)
 
     def advance(self, key, machine, watermark):
         machine.advance(watermark)

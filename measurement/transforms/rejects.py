@@ -37,7 +37,7 @@ class Rejects(KeyedMachine):
             yield TaggedOutput(ROWS, ("rejects", ipc(new)))
         if not first.all():
             again = rejects.filter(pa.array(~first))
-            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally("ledger", {k: (n,) for k, n in _as_duplicates(again).items()})))
+            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally({k: (n,) for k, n in _as_duplicates(again).items()})))
 
     def advance(self, key, machine, watermark):
         machine.advance(watermark)

@@ -3,13 +3,15 @@
 import time
 
 import numpy as np
+import pyarrow as pa
 
 from measurement.columnar import stored
 from measurement.columnar.batch import NO_WATERMARK
+from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
-from measurement.model.tables import DELIVERY, TOTALS
+from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import now_micros
@@ -18,6 +20,7 @@ from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 # Later than the timestamp of any element of an archive (measurement/io/pubsub/source.py), earlier than any event's time.
 _FIRST_MOVE = MIN_TIME_MICROS - MICROS_PER_HOUR  # µs
+_BY_HORIZON = (DELIVERY, CREDITS, ATTRIBUTION)  # whose rows change no more when the horizons are behind them
 
 
 class Totals(KeyedMachine):
@@ -30,11 +33,11 @@ class Totals(KeyedMachine):
         self._flushed: dict[str, float] = {}
 
     def machine(self, key):
-        table = TOTALS[key.partition("/")[0]]
+        table = _table(key)
         counting = self._config.policy.counting
-        # Delivery changes while a follow-up may still come for its hour: a late one, a join horizon behind it.
+        # Delivery and credits change while a follow-up may still come for their hour: a late one, a join horizon behind it.
         delivery = counting.dedup_horizon + counting.join_horizon + MICROS_PER_HOUR
-        horizon = delivery if table is DELIVERY else max(delivery, LEDGER_HORIZON)
+        horizon = delivery if table in _BY_HORIZON else max(delivery, LEDGER_HORIZON)
         return TotalsShard(len(table.texts), len(table.values), counting.allowed_lateness, horizon)
 
     def _awaits_rebuild(self, machine) -> bool:
@@ -45,7 +48,7 @@ class Totals(KeyedMachine):
         return _FIRST_MOVE if self._awaits_rebuild(machine) else machine.next_due()
 
     def absorb(self, key, machine, deltas):
-        machine.absorb(self._published(deltas, self._awaits_rebuild(machine)))
+        machine.absorb(self._published(_table(key), deltas, self._awaits_rebuild(machine)))
         if self._awaits_rebuild(machine):
             return
         if time.monotonic() - self._flushed.setdefault(key, time.monotonic()) >= self.flush_after:
@@ -60,29 +63,31 @@ class Totals(KeyedMachine):
         if watermark == END_OF_STREAM:
             yield from self.flush(key, machine)
 
-    def _published(self, deltas, in_archive: bool):
+    def _published(self, table, deltas, in_archive: bool):
         """What of the changes is of hours that may be published (see Rebuilding)."""
         rebuilding = self._config.rebuilding
         if rebuilding is None:
             return deltas
         kept = np.ones(len(deltas), bool)
-        if in_archive or rebuilding.publish_until is not None:
-            kept &= deltas.hours >= rebuilding.publish_from
+        # What is stored of the large tables' older hours is not known, and must not begin anew.
+        if in_archive or rebuilding.publish_until is not None or table in _BY_HORIZON:
+            kept &= deltas.hours >= rebuilding.first(table)
         if rebuilding.publish_until is not None:
             kept &= deltas.hours < rebuilding.publish_until
         return deltas.take(np.flatnonzero(kept))
 
     def _compare(self, key, machine) -> None:
         """Holds what was rebuilt against what is stored."""
-        rebuilding, (name, _, shard) = self._config.rebuilding, key.partition("/")
-        # Older hours are where small tables go on from; of delivery nothing older can change.
-        since = rebuilding.publish_from if name == DELIVERY.name or rebuilding.publish_until is not None else None
-        rows = rebuilding.stored.latest(TOTALS[name], None if since == NO_WATERMARK else since, rebuilding.publish_until)
-        deltas, closed = stored.of_rows(TOTALS[name], rows)
+        rebuilding, table, shard = self._config.rebuilding, _table(key), key.partition("/")[2]
+        first = rebuilding.first(table)
+        # Older hours are where small tables go on from; of the others nothing older can change.
+        since = first if table in _BY_HORIZON or rebuilding.publish_until is not None else None
+        rows = rebuilding.stored.latest(table, None if since == NO_WATERMARK else since, rebuilding.publish_until)
+        deltas, closed = stored.of_rows(table, rows)
         if shard:
             at = deltas.shard(self._config.delivery_shards) == int(shard)
             deltas, closed = deltas.take(np.flatnonzero(at)), closed[at]
-        machine.rebuilt(deltas, closed, rebuilding.publish_from)
+        machine.rebuilt(deltas, closed, first)
 
     def flush(self, key, machine):
         if self._awaits_rebuild(machine):
@@ -94,6 +99,22 @@ class Totals(KeyedMachine):
             yield self._rows(key, revisions, now)
 
     def _rows(self, key, revisions, now):
-        table = TOTALS[key.partition("/")[0]]
-        rows = of_revisions(table, revisions, self._config.generation, self._config.rule_version, now)
+        table = _table(key)
+        rows = of_revisions(table, revisions, self._config.generation, self._rules(table, revisions), now)
         return table.name, ipc(rows)
+
+    def _rules(self, table, revisions) -> str | pa.Array:
+        """``rule_version`` of the rows. Of credits it names the rule that held for the advertiser at the conversion's time."""
+        whole = self._config.rule_version
+        if table not in (CREDITS, ATTRIBUTION):
+            return whole
+        advertisers = revisions.codes[:, [c.name for c in table.texts].index("advertiser_id")]
+        used, number = np.unique(advertisers, return_inverse=True)
+        names = [revisions.labels[c].removeprefix(TEST_ADVERTISER) for c in used.tolist()]
+        rules, rule = self._config.policy.attribution.rules_for(names, number, revisions.hours)
+        return pa.array([f"{whole} attribution-1 {r.version}" for r in rules]).take(pa.array(rule))
+
+
+def _table(key: str):
+    """The table of a key, which may name a shard of it."""
+    return TOTALS[key.partition("/")[0]]

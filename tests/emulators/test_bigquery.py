@@ -3,6 +3,7 @@
 import pickle
 import random
 from datetime import UTC, datetime
+from decimal import Decimal
 
 import apache_beam as beam
 import duckdb
@@ -23,7 +24,7 @@ from measurement.io.retry import Patience, SinkError
 from measurement.local.warehouse import create_table
 from measurement.model.sql import duckdb as in_duckdb
 from measurement.model.sql import latest_view
-from measurement.model.tables import BYTES, INT64, LEDGER, REJECTS, STRING, TABLES, TIMESTAMP
+from measurement.model.tables import BYTES, INT64, LEDGER, NUMERIC, REJECTS, STRING, TABLES, TIMESTAMP
 
 DATASET = "demo.ads"
 _VALUES = {
@@ -31,6 +32,7 @@ _VALUES = {
     INT64: [0, 1, -1, 2**53, 2**63 - 1, -(2**63), 7],
     BYTES: [b"", b"\x00\x01\x00", bytes(range(256)), b"\xff"],
     TIMESTAMP: [0, 1, -1, 1_700_000_000_123_456, 253_402_300_799_999_999, -62_135_596_800_000_000],
+    NUMERIC: [Decimal(n) for n in ("0", "1", "0.000000001", "-0.00000001", "0.333333333", "123456789012.000000001")],
 }
 
 
@@ -109,7 +111,7 @@ def test_the_view_holds_the_highest_revision_and_is_duckdbs(bigquery, name):
     table, dataset = TABLES[name], f"views_{name}"
     provision(bigquery, "demo", dataset, [table])
     keys = rows_of(table, 8, seed=3).to_pylist()
-    written = [{**key, **{c.name: r for c in table.values if c.type == INT64},
+    written = [{**key, **{c.name: Decimal(r).scaleb(-9) if c.type == NUMERIC else r for c in table.values},
                 "revision": r, "published_at": datetime.fromtimestamp(r % 9, UTC)}
                for key in keys for r in (3, 1, 2**52, 2)]
     random.Random(1).shuffle(written)
@@ -127,7 +129,7 @@ def test_the_view_holds_the_highest_revision_and_is_duckdbs(bigquery, name):
         db.execute(f"INSERT INTO {name} SELECT * FROM rows")
         same = db.sql(in_duckdb(latest_view(table, "main"))).to_arrow_table()
     assert set(seen["revision"].to_pylist()) == {2**52}
-    assert seen.num_rows == len({tuple(key[c.name] for c in table.key) for key in keys})
+    assert seen.num_rows == len({tuple(key[c.name] for c in table.identity) for key in keys})
     assert plain(seen, table) == plain(same, table)
 
 
@@ -346,8 +348,8 @@ def test_messages_hold_what_the_rows_hold(name):
     read = [message(name).FromString(m) for m in serialized(name, rows)]
     micros = pa.table({c.name: rows[c.name].cast(pa.int64()) if c.type == TIMESTAMP else rows[c.name]
                        for c in TABLES[name].columns})
-    assert [{f.name: v for f, v in m.ListFields()} for m in read] == \
-           [{k: v for k, v in row.items() if v is not None} for row in micros.to_pylist()]
+    assert [{f.name: v for f, v in m.ListFields()} for m in read] == [
+        {k: f"{v:.9f}" if isinstance(v, Decimal) else v for k, v in row.items() if v is not None} for row in micros.to_pylist()]
 
 
 def stream(rows: pa.Table) -> bytes:

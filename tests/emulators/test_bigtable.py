@@ -5,6 +5,7 @@ import pickle
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from zlib import crc32
 
 import apache_beam as beam
@@ -23,16 +24,17 @@ from measurement.io.bigtable import BigtableWriter, WriteBigtable, Written, send
 from measurement.io.bigtable_service import Service
 from measurement.io.control import Control, Generation
 from measurement.io.endpoints import Endpoints
-from measurement.io.publication import schema
+from measurement.io.publication import ipc, schema
 from measurement.io.retry import Patience, SinkError
 from measurement.local import emulators
 from measurement.model.events import COUNTS, MICROS_PER_HOUR
 from measurement.model.revisions import revision
-from measurement.model.tables import DELIVERY
+from measurement.model.tables import ATTRIBUTION, DELIVERY, Table
 
 HOUR = 480_000 * MICROS_PER_HOUR
 NULLS = dict.fromkeys(c.name for c in DELIVERY.columns)
 ALWAYS = 0, 2**62  # µs
+NANO = Decimal("0.000000001")
 UNAVAILABLE, EXHAUSTED, DENIED, OUT_OF_RANGE = 14, 8, 7, 11  # as a row's status has them
 
 
@@ -68,26 +70,35 @@ def row(n: int, number: int = 1, hour: int = 0, advertiser: str = "a", campaign:
         "restated_because": "late" if n % 2 else None, "revision": revision(1, n), "published_at": HOUR + n} | other
 
 
-def table(rows: list[dict]) -> pa.Table:
-    return pa.Table.from_pylist(rows, schema(DELIVERY))
+def attributed(n: int, number: int = 1, hour: int = 0, advertiser: str = "a", campaign: str | None = "c", **other) -> dict:
+    """Revision ``n`` of an attribution row: its sums are ``n`` and as many units of 10^-9."""
+    return dict.fromkeys(c.name for c in ATTRIBUTION.columns) | {
+        "window_start": HOUR + hour * MICROS_PER_HOUR, "advertiser_id": advertiser, "campaign_id": campaign,
+        "line_item_id": f"line {number}", "model": "linear", "conversions": n + n * NANO, "value_micros": n, "status": "final",
+        "rule_version": f"rules {n}", "revision": revision(1, n), "published_at": HOUR + n} | other
 
 
-def stored(at: Endpoints, instance: str) -> pa.Table:
+def table(rows: list[dict], of: Table = DELIVERY) -> pa.Table:
+    return pa.Table.from_pylist(rows, schema(of))
+
+
+def stored(at: Endpoints, instance: str, of: Table = DELIVERY) -> pa.Table:
     """All rows, which must be the same in both orders."""
-    by_hour = bigtable_read.scan_all(at, instance, "delivery", *ALWAYS)
-    by_campaign = bigtable_read.scan_all(at, instance, "delivery", *ALWAYS, by_campaign=True)
-    assert ordered(by_hour).equals(ordered(by_campaign))
+    by_hour = bigtable_read.scan_all(at, instance, of.name, *ALWAYS)
+    by_campaign = bigtable_read.scan_all(at, instance, of.name, *ALWAYS, by_campaign=True)
+    assert ordered(by_hour, of).equals(ordered(by_campaign, of))
     return by_hour
 
 
-def ordered(rows: pa.Table) -> pa.Table:
-    return rows.sort_by([(c.name, "ascending") for c in DELIVERY.key])
+def ordered(rows: pa.Table, of: Table = DELIVERY) -> pa.Table:
+    return rows.sort_by([(c.name, "ascending") for c in of.key])
 
 
-def write(at: Endpoints, instance: str, rows: list[dict], patience: Patience | None = None, send=None) -> Written:
+def write(at: Endpoints, instance: str, rows: list[dict], patience: Patience | None = None, send=None,
+          of: Table = DELIVERY) -> Written:
     writer = BigtableWriter(at, instance, patience, send)
     try:
-        return writer.write("delivery", table(rows))
+        return writer.write(of.name, table(rows, of))
     finally:
         writer.close()
 
@@ -135,13 +146,14 @@ TEXT = st.one_of(st.none(), st.text(max_size=6), st.text(alphabet="\0\x01\x02", 
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.lists(TEXT, min_size=8, max_size=8), st.text(max_size=300))
-def test_any_ids_come_back(bigtable, instance, texts, advertiser):
-    names = (c.name for c in DELIVERY.texts[1:])
-    one = row(7, advertiser=advertiser, **dict(zip(names, texts, strict=True)) | {"window_start": HOUR})
-    write(bigtable, instance, [one])
-    read = bigtable_read.read(bigtable, instance, "delivery", advertiser, *ALWAYS)
-    assert table([one]).to_pylist()[0] in read.to_pylist()
+@given(st.lists(TEXT, min_size=8, max_size=8), st.text(max_size=300), st.sampled_from([(DELIVERY, row), (ATTRIBUTION, attributed)]))
+def test_any_ids_come_back(bigtable, instance, texts, advertiser, served):
+    of, row_of = served
+    names = (c.name for c in of.texts[1:])
+    one = row_of(7, advertiser=advertiser, **dict(zip(names, texts, strict=True)) | {"window_start": HOUR})
+    write(bigtable, instance, [one], of=of)
+    read = bigtable_read.read(bigtable, instance, of.name, advertiser, *ALWAYS)
+    assert table([one], of).to_pylist()[0] in read.to_pylist()
 
 
 def test_an_id_longer_than_a_key_may_be(bigtable, instance):
@@ -156,6 +168,32 @@ def test_numbers_at_their_limits_come_back(bigtable, instance):
     rows = [row(1), row(1, 2) | most, row(1, 3) | dict.fromkeys(COUNTS, -(2**63))]
     write(bigtable, instance, rows)
     assert stored(bigtable, instance).equals(table(rows))
+
+
+def test_attribution_rows_come_back(bigtable, instance):
+    rows = [attributed(n, number, hour, advertiser, campaign) for n, number, hour, advertiser, campaign in [
+        (1, 1, 0, "a", "c"), (2, 1, 1, "a", "c"), (3, 2, 1, "a", None), (4, 1, 1, "b", "c"), (5, 1, 1, "test:a", "c")]]
+    assert write(bigtable, instance, rows, of=ATTRIBUTION) == Written(5, 0)
+    write(bigtable, instance, [row(1)])  # which lies beside them, in a table of its own
+    read = bigtable_read.read(bigtable, instance, "attribution", "a", HOUR, HOUR + 2 * MICROS_PER_HOUR)
+    assert read.schema == schema(ATTRIBUTION) and read.equals(table([rows[2], rows[1], rows[0]], ATTRIBUTION))
+    campaign = bigtable_read.read(bigtable, instance, "attribution", "a", HOUR, HOUR + 2 * MICROS_PER_HOUR, "c")
+    assert campaign.equals(table([rows[1], rows[0]], ATTRIBUTION))
+    assert stored(bigtable, instance, ATTRIBUTION).num_rows == 5
+
+
+def test_shares_of_a_conversion_come_back_to_the_last_digit(bigtable, instance):
+    shares = [Decimal(n) for n in (0, 1, -1)] + [NANO, -NANO, 1 - NANO, (2**63 - 1) * NANO, -(2**63) * NANO]
+    rows = [attributed(1, number, conversions=share) for number, share in enumerate(shares)]
+    write(bigtable, instance, rows, of=ATTRIBUTION)
+    assert stored(bigtable, instance, ATTRIBUTION).equals(table(rows, ATTRIBUTION))
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2, 3)])
+def test_the_highest_revision_of_an_attribution_row_stands(bigtable, instance, order):
+    for n in order:
+        write(bigtable, instance, [attributed(n)], of=ATTRIBUTION)
+    assert stored(bigtable, instance, ATTRIBUTION).equals(table([attributed(3)], ATTRIBUTION))
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 2, 1), (2, 3, 1, 1, 2), (3, 3, 1)])
@@ -382,17 +420,17 @@ def test_an_emulator_that_is_taken_away_and_brought_back(monkeypatch):
 
 
 def test_the_dofn_writes_what_is_served_and_passes_everything_on(bigtable, instance):
-    buffer = pa.BufferOutputStream()
     rows = table([row(1, number) for number in range(3)])
-    with pa.ipc.new_stream(buffer, rows.schema) as stream:
-        stream.write_table(rows)
-    elements = [("delivery", buffer.getvalue().to_pybytes()), ("ledger", b"not for Bigtable")]
+    earned = table([attributed(1, number) for number in range(2)], ATTRIBUTION)
+    elements = [("delivery", ipc(rows)), ("attribution", ipc(earned)), ("ledger", b"not for Bigtable"),
+                ("conversion_credits", b"nor this")]
     write_bigtable = pickle.loads(pickle.dumps(WriteBigtable(bigtable, instance)))
     with beam.Pipeline(runner=FnApiRunner()) as p:
         assert_that(p | beam.Create(elements) | beam.ParDo(write_bigtable), equal_to(elements))
     counters = p.result.metrics().query()["counters"]
-    assert {c.key.metric.name: c.committed for c in counters if c.key.metric.namespace == "bigtable"} == {"rows": 3, "retries": 0}
+    assert {c.key.metric.name: c.committed for c in counters if c.key.metric.namespace == "bigtable"} == {"rows": 5, "retries": 0}
     assert stored(bigtable, instance).equals(rows)
+    assert stored(bigtable, instance, ATTRIBUTION).equals(earned)
 
 
 FIRST = Generation(1, began=5, floor=None, state="rebuilding")

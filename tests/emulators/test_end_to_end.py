@@ -3,23 +3,31 @@
 import itertools
 import subprocess
 import threading
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cloud import Cloud, Proxy, outcomes, truth
+from cloud import ANALYSED, SERVED, Cloud, Proxy, outcomes, truth
 
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import SinkError
 from measurement.simulate import SimulateOptions, simulate
 
 EVENTS = 12_000
+START = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=2)  # published soon after
+POLICY = """
+attribution:
+  default: {models: [last_touch, linear, time_decay], click_lookback: 12h, view_lookback: 6h, half_life: 2h}
+  advertisers:
+    adv-1: {models: [position_based, first_touch], priority: none}
+"""
 _names = itertools.count()
 
 
 @pytest.fixture
-def cloud(pubsub, bigtable, bigquery, prism, tmp_path):
+def cloud(pubsub, bigtable, bigquery, prism, log, tmp_path):
     endpoints = Endpoints(pubsub.pubsub, bigtable.bigtable, bigquery.bigquery, bigquery.bigquery_storage)
-    made = Cloud(endpoints, f"events-{next(_names)}-end", tmp_path)
+    made = Cloud(endpoints, f"events-{next(_names)}-end", tmp_path, log / "policy.yaml")
     made.provision()
     return made
 
@@ -29,8 +37,17 @@ def log(tmp_path_factory) -> Path:
     """Resends, disorder, late and broken events. An id's first content must come first, which a topic does not promise: so
     no id is sent again with other content."""
     path = tmp_path_factory.mktemp("log")
-    simulate(SimulateOptions(events=EVENTS, seed=31, files=3, conflict_rate=0.0), path)
+    (path / "policy.yaml").write_text(POLICY)
+    simulate(SimulateOptions(events=EVENTS, seed=31, files=3, conflict_rate=0.0, start=START, policy=path / "policy.yaml"), path)
     return path
+
+
+def is_the_truth(cloud: Cloud, log: Path) -> bool:
+    for table in SERVED:
+        assert cloud.served(table) == truth(log, table), table.name
+    for table in ANALYSED:
+        assert cloud.analysed(table) == truth(log, table), table.name
+    return True
 
 
 def refused(done: subprocess.CompletedProcess) -> str:
@@ -45,8 +62,7 @@ def test_a_log_sent_twice_is_the_truth_in_bigtable_and_in_bigquery(cloud, log):
         _until(lambda: cloud.served(), job)
         cloud.publish(log, batch=500)  # the same events as containers
         assert job.ended() == 0, job.said
-    assert cloud.served() == truth(log)
-    assert cloud.analysed() == truth(log)
+    assert is_the_truth(cloud, log)
     # Whatever is valid is there once more, a duplicate; what is not is rejected again, as another message.
     first, now = outcomes(log), cloud.outcomes()
     assert sum(now.values()) == 2 * EVENTS
@@ -70,17 +86,18 @@ def test_state_thrown_away_in_the_middle_is_rebuilt_and_no_row_is_lowered_meanwh
             assert "generation 2: first rebuilds from" in job.said
         lowered = watched.lowered
     assert watched.looks > 2 and not lowered
-    assert cloud.served() == truth(log)
-    assert cloud.analysed() == truth(log)
+    assert is_the_truth(cloud, log)
     done = cloud.command("reconcile", *cloud.flags)
     assert done.returncode == 0, done.stdout + done.stderr
 
     # A second rebuild, of some hours only, has nothing to change.
-    before = cloud.query("SELECT count(*) AS n FROM `{dataset}.delivery`")["n"].to_pylist()
-    done = cloud.command("rebuild", *cloud.flags, "--from", "2026-03-02T06:00:00Z", "--to", "2026-03-02T12:00:00Z")
+    before = published(cloud)
+    done = cloud.command("rebuild", *cloud.flags, *cloud.counted, "--from", f"{START:%Y-%m-%d}T06:00:00Z", "--to", f"{START:%Y-%m-%d}T12:00:00Z")
     assert done.returncode == 0, done.stderr
-    assert cloud.query("SELECT count(*) AS n FROM `{dataset}.delivery`")["n"].to_pylist() == before
-    assert cloud.analysed() == truth(log)
+    assert published(cloud) == before
+    assert is_the_truth(cloud, log)
+    done = cloud.command("reconcile", *cloud.flags)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_pubsub_and_bigtable_may_go_away_while_it_runs(cloud, log, tmp_path):
@@ -90,7 +107,7 @@ def test_pubsub_and_bigtable_may_go_away_while_it_runs(cloud, log, tmp_path):
     files = sorted(log.glob("*.avro"))
     try:
         direct.publish(*files[:1])
-        with Cloud(through, cloud.name, tmp_path).job(idle=40) as job:
+        with Cloud(through, cloud.name, tmp_path, cloud.policy).job(idle=40) as job:
             _until(lambda: direct.served(), job)
             pubsub.cut()
             bigtable.cut()
@@ -102,20 +119,18 @@ def test_pubsub_and_bigtable_may_go_away_while_it_runs(cloud, log, tmp_path):
     finally:
         pubsub.close()
         bigtable.close()
-    assert cloud.served() == truth(log)
-    assert cloud.analysed() == truth(log)
+    assert is_the_truth(cloud, log)
 
 
 def test_a_second_launch_takes_over_and_the_first_ends(cloud, log):
     cloud.publish(log)
-    with cloud.job() as first:
+    with cloud.job(idle=120) as first:  # not idle before the second has begun
         _until(lambda: cloud.served(), first)
         with cloud.job() as second:
             assert first.ended() == 2
             assert "generation 1 is over, another has begun" in first.said
             assert second.ended() == 0, second.said
-    assert cloud.served() == truth(log)
-    assert cloud.analysed() == truth(log)
+    assert is_the_truth(cloud, log)
 
 
 def test_what_is_missing_is_named_before_the_job_starts(cloud, log):
@@ -137,6 +152,11 @@ def test_what_is_missing_is_named_before_the_job_starts(cloud, log):
     assert "--idle-seconds 10: must be longer" in refused(cloud.command(*run, "--idle-seconds", "10"))
     assert "no generation has begun" in refused(cloud.command(*run, "--resume"))
     assert "no job has run" in refused(cloud.command("reconcile", *cloud.flags))
+
+
+def published(cloud: Cloud) -> dict[str, list[int]]:
+    """Revisions of each table."""
+    return {table.name: cloud.query(f"SELECT count(*) AS n FROM `{{dataset}}.{table.name}`")["n"].to_pylist() for table in ANALYSED}
 
 
 def _until(holds, job) -> None:

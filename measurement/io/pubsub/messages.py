@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measurement.columnar.batch import AVRO, JSON
-from measurement.columnar.decode import Decoded, blobs, decode_blocks, decode_datums, decode_lines
+from measurement.columnar.batch import AVRO, JSON, blobs
+from measurement.columnar.decode import Decoded, decode_blocks, decode_datums, decode_lines
 from measurement.columnar.hashing import fingerprint
 from measurement.io.framing import READER_SCHEMA, UnreadableInput, WriterSchema, container_pieces
 from measurement.model import events as e

@@ -20,6 +20,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.intake import Intake, Origin, take_in
+from measurement.columnar.judge import REASONS, TOO_LATE
 from measurement.io import archive, flow, handover
 from measurement.io.control import Control
 from measurement.io.pubsub.fence import Fence
@@ -38,6 +39,7 @@ from measurement.rules.robots import is_robot
 # An element costs a shuffle and a state call per shard however small it is. So the first message after a pause goes at
 # once, and then, until elements are full, one goes each so many seconds.
 FULL_MESSAGES, LINGER_SECONDS = 10_000, 0.3
+_TOO_LATE = REASONS[TOO_LATE]
 _IN_FLIGHT = 400_000  # events between source and join, where the engine does not push back
 
 
@@ -46,11 +48,13 @@ class Rebuild:
     """The archive's files to read before the subscription, which ``manifest`` lists (measurement/io/archive.py).
 
     Events older than ``accept_from`` are too late in the archive, than ``publish_from`` behind it (NO_WATERMARK: none).
+    ``credit_from``: see measurement/transforms/config.py.
     """
 
     manifest: str
     accept_from: int = NO_WATERMARK
     publish_from: int = NO_WATERMARK
+    credit_from: int = NO_WATERMARK
 
 
 @dataclass(frozen=True)
@@ -191,6 +195,7 @@ class PubSubReader(UnboundedReader):
         if self._rebuilding:
             for number, messages in self._archive:
                 self._take(messages, self._source.rebuild.accept_from)
+                self._leave_out_unread()
                 if self._intakes:
                     self._behind = self._number, number
                     return
@@ -208,6 +213,15 @@ class PubSubReader(UnboundedReader):
         self._held.set(len(self._keeper.leases))
         self._outages.set(self._keeper.outages)
         self._acknowledged.set(self._keeper.acknowledged)
+
+    def _leave_out_unread(self) -> None:
+        """Drops the rejects of events that are too late only for where the archive is read from: an earlier generation took
+        them, and their hours stand."""
+        first = self._source.rebuild.accept_from
+        known = self._watermark.value
+        since = NO_WATERMARK if known == NO_WATERMARK else known - self._source.policy.counting.dedup_horizon
+        for intake in self._intakes:
+            intake.rejects = [r for r in intake.rejects if r["reason"] != _TOO_LATE or not since <= r["event_time"] < first]
 
     def _archived_messages(self) -> Iterator[tuple[int, list[Message]]]:
         """(files read by then, messages) of this reader's part of the archive; a message that was kept twice comes once."""
