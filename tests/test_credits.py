@@ -316,7 +316,7 @@ def test_memory_and_log_of_a_bucket_vanish_when_its_time_is_over():
     advance(keyed, keyed.machine.next_due())
     assert keyed.machine.next_due() is None
     assert keyed.machine.state_bytes()["touches"] == keyed.machine.state_bytes()["conversions"] == keyed.log_bytes() == 0
-    assert not keyed.machine._labels and not keyed.machine._terms.rows
+    assert not keyed.machine._labels.texts and not keyed.machine._terms.rows
 
 
 @pytest.mark.parametrize("lose", [False, True])

@@ -212,7 +212,7 @@ def graph(staged) -> api.Pipeline:
 def names(graph: api.Pipeline) -> set[str]:
     """Names of all steps; where Beam names one by a line of its own source, the number is left out."""
     return {re.sub(r"core\.py:\d+", "core.py", t.unique_name) for t in graph.components.transforms.values()
-            if t.spec.urn and not t.unique_name.startswith("Apart/")}  # whose parts are Beam's own
+            if t.spec.urn and "Apart/" not in t.unique_name}  # whose parts are Beam's own
 
 
 # State belongs to a step by its name: a name that changes loses it in an update, or needs --transform_name_mapping.
@@ -222,6 +222,7 @@ NAMES = {
     "Delivery", "Delivery/Distribute", "Delivery/Distribute/ParDo(Distribute)", "Delivery/Join", "Delivery/Join/ParDo(Join)",
     "Delivery/Orders", "Delivery/Orders/ParDo(Orders)", "Delivery/Facts", "Delivery/Credits",
     "Delivery/Refused", "Delivery/Rejects", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Tallies", "Delivery/Totals", "Delivery/Rows", "Apart", "BigQuery", "Bigtable",
+    *(f"{end}{step}" for end in ("Stored", "Served") for step in ("", "/Nothing", "/Apart", "/Taken")),
 }
 STATEFUL = {
     "Delivery/Join/ParDo(Join)", "Delivery/Orders/ParDo(Orders)", "Delivery/Credits", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Totals"}
@@ -318,6 +319,15 @@ def test_a_worker_elsewhere_loads_every_step_from_the_installed_package_and_no_m
     assert all(module.startswith(("measurement.", "apache_beam.")) and same for module, _, same in loaded["steps"].values())
 
 
+def test_what_is_last_does_nothing(graph):  # a sink must not be: see transforms/end.py
+    read = {pcollection for t in graph.components.transforms.values() if t.spec.urn for pcollection in t.inputs.values()}
+    last = {name for name, (t, _) in pardos(graph).items() if not read & set(t.outputs.values())}
+    assert last == {"Stored/Taken", "Served/Taken"}
+
+
+SINKS = "BigQuery.", "Bigtable.", "Stored/", "Served/"  # nothing comes of them
+
+
 def test_batches_travel_by_their_own_coders(graph, loaded):
     components = graph.components
     read = {pcollection for t in components.transforms.values() if t.spec.urn for pcollection in t.inputs.values()}
@@ -330,7 +340,7 @@ def test_batches_travel_by_their_own_coders(graph, loaded):
             loaded["coders"][value][:2] if value in loaded["coders"] else urn)
     batches, tallies, facts = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("EventBatch", "Deltas", "Facts"))
     rows = common_urns.coders.BYTES.urn
-    assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/"))} == {
+    assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/", *SINKS))} == {
         "Delivery/Distribute/ParDo(Distribute).events": batches, "Delivery/Join/ParDo(Join).orders": batches,
         "Delivery/Distribute/ParDo(Distribute).tallies": tallies, "Delivery/Join/ParDo(Join).tallies": tallies,
         "Delivery/Join/ParDo(Join).facts": facts, "Delivery/Orders/ParDo(Orders).facts": facts, "Delivery/Facts.None": facts,

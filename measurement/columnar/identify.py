@@ -90,15 +90,6 @@ def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
             row.user_hi, row.user_lo = fingerprint(buf, v[_USER_ID], n[_USER_ID], test)
 
 
-@njit(cache=True, nogil=True)
-def row_keys(dims_hi, dims_lo, hours):
-    """Fingerprints (hi, lo; uint64) of delivery rows: of each one's dimensions' fingerprint and hour (µs)."""
-    hi, lo = np.empty(len(hours), np.uint64), np.empty(len(hours), np.uint64)
-    for i in range(len(hours)):
-        hi[i], lo[i] = combine(dims_hi[i], dims_lo[i], np.uint64(hours[i]), np.uint64(0))
-    return hi, lo
-
-
 def dimension_keys(rows: list[tuple[str | None, ...]]) -> tuple[np.ndarray, np.ndarray]:
     """Fingerprints (hi, lo; uint64) of delivery rows' dimensions as the tables have them."""
     hi, lo = np.empty(len(rows), np.uint64), np.empty(len(rows), np.uint64)

@@ -1,5 +1,7 @@
 """Interning of text slices: each distinct text once, found by fingerprint, so that Python sees few texts and no event."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from numba import njit
 
@@ -14,11 +16,11 @@ def _slice_keys(buf, starts, lengths, hi, lo):
 
 
 class Labels:
-    """A batch's texts, each once, and the codes that name them."""
+    """Texts, each once, and the codes that name them; ``texts`` are the first."""
 
-    def __init__(self):
-        self.texts: list[str] = []
-        self._codes: dict[str, int] = {}
+    def __init__(self, texts: Iterable[str] = ()):
+        self.texts = list(texts)
+        self._codes = {text: code for code, text in enumerate(self.texts)}
 
     def code(self, text: str) -> int:
         code = self._codes.get(text)

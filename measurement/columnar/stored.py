@@ -5,9 +5,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from measurement.columnar.deltas import NO_HOUR, Deltas, keys_of
-from measurement.columnar.identify import dimension_keys, row_keys
+from measurement.columnar.identify import dimension_keys
 from measurement.columnar.labels import Labels
 from measurement.columnar.numeric import to_units
+from measurement.columnar.texts import numbered
 from measurement.model.tables import DELIVERY, NUMERIC, TIMESTAMP, Column, Table
 
 
@@ -28,7 +29,7 @@ def _keys(table: Table, hours: np.ndarray, codes: np.ndarray, labels: list[str])
     if table is not DELIVERY:
         return keys_of(hours, codes, labels)
     texts = [tuple(None if c < 0 else labels[c] for c in row) for row in codes.tolist()]
-    return np.column_stack(row_keys(*dimension_keys(texts), hours))
+    return np.column_stack(numbered(*dimension_keys(texts), hours))
 
 
 def _codes(labels: Labels, texts: pa.ChunkedArray) -> np.ndarray:

@@ -20,6 +20,7 @@ from measurement.columnar.batch import NO_WATERMARK, Blobs, blobs, joined, kept,
 from measurement.columnar.deltas import LATE, Deltas
 from measurement.columnar.facts import FACT, TERMS, Facts
 from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.columnar.labels import Labels
 from measurement.columnar.table import Keys, grown
 from measurement.model.attribution import Attribution
 from measurement.model.events import CLICK, CONVERSION, IMPRESSION, MICROS_PER_HOUR
@@ -76,8 +77,7 @@ class CreditsShard:
         self.conversions = Conversions()
         self._terms = Keys()
         self._codes = np.zeros((len(self._terms.hi), 5), np.int32)
-        self._labels: list[str] = []
-        self._label_codes: dict[str, int] = {}
+        self._labels = Labels()
 
     # -- facts ----------------------------------------------------------------------------------------------------
 
@@ -150,16 +150,9 @@ class CreditsShard:
         if len(fresh):
             codes = batch.terms["codes"][fresh]
             used, number = kept(len(batch.labels), codes.ravel())
-            label = np.array([*(self._label(batch.labels[c]) for c in used.tolist()), -1], np.int32)
+            label = np.array([*(self._labels.code(batch.labels[c]) for c in used.tolist()), -1], np.int32)
             self._codes[found[fresh]] = label[number[codes]]
         return np.append(found, np.int32(-1))[batch.facts["terms"]]
-
-    def _label(self, text: str) -> int:
-        code = self._label_codes.get(text)
-        if code is None:
-            code = self._label_codes[text] = len(self._labels)
-            self._labels.append(text)
-        return code
 
     # -- credits --------------------------------------------------------------------------------------------------
 
@@ -168,8 +161,8 @@ class CreditsShard:
         ``uncrowded`` (2, r): after and before; ``because`` (2, k): rows that late facts of their own changed, and why."""
         rows = self.conversions.rows.take(at)
         advertisers = self._codes[rows["terms"], 0]
-        used, number = kept(len(self._labels), advertisers)
-        names = [self._labels[c].removeprefix(TEST_ADVERTISER) for c in used.tolist()]
+        used, number = kept(len(self._labels.texts), advertisers)
+        names = [self._labels.texts[c].removeprefix(TEST_ADVERTISER) for c in used.tolist()]
         rules, rule = self.policy.rules_for([*names, ""], number[advertisers], rows["time"])
         told = rows["terms"] >= 0
         stands = np.stack([(rows["stands"] > 0) & told, (rows["on_time"] > 0) & told, was[0] > 0, was[1] > 0])
@@ -188,7 +181,7 @@ class CreditsShard:
         touch = candidates.touch.take(which)
         codes, is_click = np.full((len(changed.model), 5), -1, np.int32), np.zeros(len(changed.model), np.int32)
         codes[touched], is_click[touched] = self._codes.take(touch["terms"], axis=0), touch["is_click"]
-        texts = texts_of(self._codes[rows["terms"], :3], codes, is_click, self._labels)
+        texts = texts_of(self._codes[rows["terms"], :3], codes, is_click, self._labels.texts)
         ids = self._touch_ids(touch, candidates.bucket(which))
         out.credits = conversion_credits(changed, rows["time"], texts, self.conversions.ids(at), ids, touch["time"])
         out.attribution = attribution(changed, rows["time"], texts, doubts)
@@ -216,7 +209,7 @@ class CreditsShard:
         if not len(at):
             return ranks
         ids = self._touch_ids(touch[at], candidates.bucket(at))
-        texts = [[("" if c < 0 else self._labels[c]).encode() for c in codes] for codes in self._codes[touch["terms"][at]].tolist()]
+        texts = [[("" if c < 0 else self._labels.texts[c]).encode() for c in codes] for codes in self._codes[touch["terms"][at]].tolist()]
         keys = [(ids[i], int(touch["is_click"][at[i]]), *texts[i]) for i in range(len(at))]
         place = {key: i for i, key in enumerate(sorted(set(keys)))}
         ranks[at] = [place[key] for key in keys]
@@ -266,13 +259,12 @@ class CreditsShard:
         for some in self.touches.values():
             rows = some.rows["terms"]
             rows[: some.size] = number[rows[: some.size]]
-        codes, (hi, lo), labels = self._codes[used], (self._terms.hi[used], self._terms.lo[used]), self._labels
+        codes, (hi, lo), labels = self._codes[used], (self._terms.hi[used], self._terms.lo[used]), self._labels.texts
         named, label = kept(len(labels), codes.ravel())
         self._terms = Keys(hi, lo)
         self._codes = np.zeros((len(codes) + 1, 5), np.int32)  # one more: a fact without terms names the last
         self._codes[: len(codes)] = label[codes]
-        self._labels = [labels[c] for c in named.tolist()]
-        self._label_codes = {text: code for code, text in enumerate(self._labels)}
+        self._labels = Labels(labels[c] for c in named.tolist())
 
     # -- log ------------------------------------------------------------------------------------------------------
 
@@ -330,7 +322,7 @@ class CreditsShard:
         terms = np.zeros(self._terms.rows, TERMS)
         terms["hi"], terms["lo"] = self._terms.hi[: len(terms)], self._terms.lo[: len(terms)]
         terms["codes"] = self._codes[: len(terms)]
-        return Facts(facts, terms, ids, self._labels).take(np.arange(len(facts)))
+        return Facts(facts, terms, ids, self._labels.texts).take(np.arange(len(facts)))
 
     def state_bytes(self) -> dict[str, int]:
         """Bytes of memory in use, and what for."""

@@ -15,8 +15,8 @@ from numba import njit
 from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
-from measurement.columnar.identify import row_keys
 from measurement.columnar.table import Keys, empty, grown, size_for
+from measurement.columnar.texts import numbered
 from measurement.model import events as e
 from measurement.model.policy import Counting
 from measurement.state import join_kernel as kernel
@@ -156,7 +156,7 @@ class JoinShard:
         hours = rows["time"][impressions] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
         dims = batch.dims[rows["dims"][impressions]]
         known = self.row_keys.rows
-        found = self.row_keys.add(*row_keys(dims["hi"], dims["lo"], hours))
+        found = self.row_keys.add(*numbered(dims["hi"], dims["lo"], hours))
         row_of[impressions] = found
         if self.row_keys.rows > len(self.row_hours):
             self._grow_rows()
