@@ -44,7 +44,7 @@ def totals(draw, table):
 @pytest.mark.parametrize("table", [t for t in TOTALS.values() if t is not DELIVERY], ids=lambda t: t.name)
 @given(data=st.data())
 def test_stored_rows_are_the_totals_that_they_were_made_of(table, data):
-    made = Deltas.tally(table.name, data.draw(totals(table)))
+    made = Deltas.tally(data.draw(totals(table)))
     rows = of_revisions(table, revisions_of(made), 1, "rules", T)
     rows.validate(full=True)
     for read in (rows, pa.ipc.open_stream(ipc(rows)).read_all(), pa.concat_tables([rows.slice(0, 1), rows.slice(1)])):
@@ -59,7 +59,7 @@ def test_stored_rows_are_the_totals_that_they_were_made_of(table, data):
 def test_the_columns_of_a_credit():
     touched = ("c1", "linear", "t1", "buy", "a", "click", str(T - 1), "camp", None, None, None, "EUR")
     untouched = ("c2", "linear", None, "buy", "a", None, None, None, None, None, None, None)
-    made = Deltas.tally("conversion_credits", {(T + 5, 0, *touched): (333_333_333, 7), (T + 6, 0, *untouched): (10**9, 0)})
+    made = Deltas.tally({(T + 5, 0, *touched): (333_333_333, 7), (T + 6, 0, *untouched): (10**9, 0)})
     rules = pa.array(["rules 1", "rules 2"])
     rows = of_revisions(CREDITS, revisions_of(made), 2, rules, T + 99)
     assert rows.column_names == [c.name for c in CREDITS.columns]
@@ -80,7 +80,7 @@ def test_the_columns_of_a_credit():
 def test_through_the_warehouse_they_come_back_the_same(table):
     texts = [str(T - 7) if c.type == TIMESTAMP else None if n % 2 else c.name for n, c in enumerate(table.texts)]
     required = [c.name if c.required else t for c, t in zip(table.texts, texts)]
-    made = Deltas.tally(table.name, {(T, 0, *required): (1, MOST), (T + MICROS_PER_HOUR, 0, *required): (MOST, -1)})
+    made = Deltas.tally({(T, 0, *required): (1, MOST), (T + MICROS_PER_HOUR, 0, *required): (MOST, -1)})
     with duckdb.connect() as db:
         db.execute("SET TimeZone = 'UTC'")
         db.execute(create_table(table, table.name))
