@@ -16,6 +16,13 @@ settings.load_profile("measurement")
 logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
 
 
+def pytest_unconfigure():
+    """DuckDB's bindings list on standard error what they did not free when the interpreter ends, behind pytest's summary."""
+    quiet = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(quiet, 2)
+    os.close(quiet)
+
+
 @pytest.fixture(scope="session")
 def prism() -> Path:
     """The engine; without one a test is skipped at a desk and fails in CI, where a skip would pass unseen."""
