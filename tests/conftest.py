@@ -1,3 +1,4 @@
+import atexit
 import logging
 import os
 from pathlib import Path
@@ -16,11 +17,12 @@ settings.load_profile("measurement")
 logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
 
 
-def pytest_unconfigure():
+@atexit.register
+def quiet():
     """DuckDB's bindings list on standard error what they did not free when the interpreter ends, behind pytest's summary."""
-    quiet = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(quiet, 2)
-    os.close(quiet)
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 @pytest.fixture(scope="session")
