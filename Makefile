@@ -12,10 +12,10 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env engine emulators run test bench doctor clean
+.PHONY: help env engine emulators run test bench bench-peers doctor clean
 
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 env: $(VENV)/.installed-test  ## the environment, in $VENV (default .venv)
 
@@ -35,6 +35,9 @@ test: env engine emulators  ## the tests
 
 bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with BENCH=name
 	for name in $(BENCH); do $(BIN)/python -m benchmarks.$$name || exit 1; done
+
+bench-peers: engine $(VENV)/.installed-bench  ## other engines at the same task, each in its own environment (PEERS="--events 200000")
+	$(BIN)/python -m benchmarks.peers $(PEERS)
 
 doctor:  ## what is there, what is missing, what each thing is needed for
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) measurement/local/doctor.py

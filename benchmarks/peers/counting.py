@@ -1,0 +1,348 @@
+"""The task as a Beam pipeline of this project's parts: frames of events as elements, machines per key over Beam state.
+
+    files -> frames, decoded to columns -> by shard of the id -> distinct ids, partial sums -> by shard of the row -> totals
+
+Between stages travels what the next one needs and no payload: of an event 16 bytes of its id's fingerprint, the number of
+its row and its price; of a row its key and what is added to it. The machines are rebuilt from logs in Beam state after a
+failure, as the job's are (measurement/transforms/keyed.py), and the totals are the job's own (measurement/state/totals.py):
+they publish rows as they change, each at most every five seconds. Nothing is forgotten, as Flink is not asked to forget.
+"""
+
+import time
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+import apache_beam as beam
+import numpy as np
+import orjson
+from apache_beam.coders import Coder, PickleCoder, registry
+from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
+
+from benchmarks.peers.task import Row
+from measurement.columnar.batch import gather, kept, pack, unpack
+from measurement.columnar.decode import Decoded
+from measurement.columnar.deltas import ON_TIME, Deltas, keys_of
+from measurement.columnar.labels import Labels, firsts
+from measurement.columnar.table import Keys
+from measurement.columnar.texts import blob_fingerprints
+from measurement.io import flow
+from measurement.io.files import FRAME_EVENTS
+from measurement.io.framing import frames
+from measurement.local.prism import ensure_prism, prism_options
+from measurement.model.events import FIELD_INDEX, MICROS_PER_HOUR
+from measurement.state.ring import SLOTS, Changes
+from measurement.state.totals import TotalsShard
+from measurement.transforms import coders  # noqa: F401 (registers how Deltas travel)
+from measurement.transforms.end import End
+from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
+
+ID_SHARDS, ROW_SHARDS = 4, 2
+PUBLISH_SECONDS = 5.0
+_IN_FLIGHT = 8 * FRAME_EVENTS
+_FRAMES_A_BUNDLE, _READ_SECONDS, _POLL_SECONDS = 2, 2.0, 0.02
+_ID, _TYPE, _TIME, _CAMPAIGN, _PRICE = (
+    FIELD_INDEX[name] for name in ("event_id", "event_type", "event_time", "campaign_id", "price_micros"))
+_VERSION = 1
+
+
+# -- what travels -----------------------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Part:
+    """n events: fingerprints of their ids, the number of each one's row, its price; and the r rows: hour (µs), codes of
+    campaign and type among ``labels``."""
+
+    hi: np.ndarray  # uint64 (n,)
+    lo: np.ndarray
+    row: np.ndarray  # int32 (n,)
+    price: np.ndarray  # int64 (n,)
+    hours: np.ndarray  # int64 (r,)
+    codes: np.ndarray  # int32 (r, 2)
+    labels: list[str]
+
+    @classmethod
+    def of(cls, decoded: Decoded) -> "Part":
+        if decoded.failed:
+            raise ValueError(f"an event of the log cannot be read: {decoded.failed[0][2]}")
+        values, lengths = decoded.values, decoded.lengths
+        ids = gather(values[:, _ID], lengths[:, _ID].astype(np.int64), decoded.buf, np.arange(len(values)))
+        campaigns, types = Labels(), Labels()
+        campaign, type_ = (labels.codes(decoded.buf, values[:, field], lengths[:, field])
+                           for labels, field in ((campaigns, _CAMPAIGN), (types, _TYPE)))
+        hour = values[:, _TIME] // MICROS_PER_HOUR
+        first, width = hour.min(), len(types.texts)
+        # Hour, campaign (0: null) and type as one number: there are few enough to be ticked off instead of sorted.
+        packed = ((hour - first) * (len(campaigns.texts) + 1) + campaign + 1) * width + type_
+        rows, number = kept(int(packed.max()) + 1, packed)
+        rest, of_type = np.divmod(rows, width)
+        hours, of_campaign = np.divmod(rest, len(campaigns.texts) + 1)
+        codes = np.column_stack([of_campaign - 1, of_type + len(campaigns.texts)]).astype(np.int32)
+        price = np.where(lengths[:, _PRICE] >= 0, values[:, _PRICE], 0)
+        return cls(*blob_fingerprints(ids), number[packed], price, (hours + first) * MICROS_PER_HOUR, codes,
+                   campaigns.texts + types.texts)
+
+    def __len__(self) -> int:
+        return len(self.hi)
+
+    @property
+    def size(self) -> int:
+        return sum(array.nbytes for array in self._arrays)
+
+    @property
+    def _arrays(self) -> tuple[np.ndarray, ...]:
+        return self.hi, self.lo, self.row, self.price, self.hours, self.codes
+
+    def split(self, shards: int) -> list[tuple[str, "Part"]]:
+        """(shard, its events in order of arrival) for each shard that has any; as elsewhere by the id's high bits, since the
+        low ones choose the slot in a shard's table."""
+        shard = ((self.hi >> np.uint64(40)) % np.uint64(shards)).astype(np.uint8)
+        order = np.argsort(shard, kind="stable")
+        edges = np.searchsorted(shard[order], np.arange(shards + 1))
+        return [(str(s), self._take(order[a:b])) for s, (a, b) in enumerate(zip(edges[:-1], edges[1:])) if b > a]
+
+    def _take(self, at: np.ndarray) -> "Part":
+        rows, number = kept(len(self.hours), self.row[at])
+        return Part(self.hi[at], self.lo[at], number[self.row[at]], self.price[at], self.hours[rows], self.codes[rows], self.labels)
+
+    def sums(self, at: np.ndarray) -> Deltas:
+        """What some of the events add to their rows."""
+        rows, number = kept(len(self.hours), self.row[at])
+        row = number[self.row[at]]
+        counts = np.zeros((len(rows), 2), np.int64)
+        counts[:, 0] = np.bincount(row, minlength=len(rows))
+        np.add.at(counts[:, 1], row, self.price[at])
+        hours, codes = self.hours[rows], self.codes[rows]
+        return Deltas(keys_of(hours, codes, self.labels), hours, np.full(len(rows), ON_TIME, np.uint8), codes, counts, self.labels)
+
+    def encode(self) -> bytes:
+        return pack(_VERSION, (*(array.tobytes() for array in self._arrays), orjson.dumps(self.labels)))
+
+    @classmethod
+    def decode(cls, encoded: bytes) -> "Part":
+        *arrays, labels = unpack(_VERSION, encoded)
+        types = np.uint64, np.uint64, np.int32, np.int64, np.int64, np.int32
+        hi, lo, row, price, hours, codes = (np.frombuffer(array, type_) for array, type_ in zip(arrays, types))
+        return cls(hi, lo, row, price, hours, codes.reshape(-1, 2), orjson.loads(labels))
+
+
+class PartCoder(Coder):
+    def encode(self, value) -> bytes:
+        return value.encode()
+
+    def decode(self, encoded):
+        return Part.decode(encoded)
+
+    def is_deterministic(self) -> bool:
+        return False
+
+    def estimate_size(self, value) -> int:
+        return value.size
+
+    def to_type_hint(self):
+        return Part
+
+
+registry.register_coder(Part, PartCoder)
+
+
+# -- source -----------------------------------------------------------------------------------------------------------
+
+@dataclass
+class Place(CheckpointMark):
+    """Which file is read, the offset in it, and how many frames were read before."""
+
+    file: int = 0
+    offset: int = 0
+    frames: int = 0
+
+    def finalize_checkpoint(self) -> None:
+        """Files need no acknowledgement."""
+
+
+class LogReader(UnboundedReader):
+    """Emits a Part a frame. The watermark stands still until all is read: the log's disorder is for the peers to bear."""
+
+    def __init__(self, source: "LogSource", place: Place):
+        self._source, self._place = source, place
+        self._frames, self._current, self._ended = None, None, False
+
+    def start(self) -> bool:
+        return self.advance()
+
+    def advance(self) -> bool:
+        if flow.ahead(self._source.run) > _IN_FLIGHT:
+            return False
+        place = self._place
+        while place.file < len(self._source.paths):
+            if self._frames is None:
+                self._frames = frames(Path(self._source.paths[place.file]), FRAME_EVENTS, FRAME_EVENTS, place.offset)
+            for frame, behind in self._frames:
+                self._current = Part.of(frame.decoded())
+                flow.progress(self._source.run, len(self._current), 0, 0)
+                self._place = Place(place.file, behind, place.frames + 1)
+                return True
+            self._frames = None
+            place = self._place = Place(place.file + 1, 0, place.frames)
+        self._ended = True
+        return False
+
+    def get_current(self) -> Part:
+        return self._current
+
+    def get_current_timestamp(self) -> Timestamp:
+        # Rises, since engines order a key's elements by timestamp.
+        return Timestamp(micros=MIN_TIMESTAMP.micros + 1_000 * self._place.frames)
+
+    def get_watermark(self) -> Timestamp:
+        return MAX_TIMESTAMP if self._ended else MIN_TIMESTAMP
+
+    def get_checkpoint_mark(self) -> Place:
+        self._current = None
+        return self._place
+
+    def close(self) -> None:
+        if self._frames is not None:
+            self._frames.close()
+
+
+class LogSource(UnboundedSource):
+    """The log's files, one after another."""
+
+    def __init__(self, run: str, paths: list[str]):
+        self.run, self.paths = run, paths
+
+    def split(self, desired_num_splits, options=None):
+        return [self]
+
+    def create_reader(self, options, checkpoint_mark):
+        return LogReader(self, checkpoint_mark or Place())
+
+    def get_checkpoint_mark_coder(self):
+        return PickleCoder()
+
+    def default_output_coder(self):
+        return PartCoder()
+
+
+# -- machines ---------------------------------------------------------------------------------------------------------
+
+class Ids:
+    """The ids of a shard, each once."""
+
+    def __init__(self):
+        self._keys, self._logged = Keys(), 0
+
+    def absorb(self, part: Part) -> np.ndarray:
+        """Where the events stand that are the first of their id."""
+        known = self._keys.rows
+        found = self._keys.add(part.hi, part.lo)
+        fresh = np.flatnonzero(found >= known)
+        return fresh[firsts(found[fresh] - known)]
+
+    def take_changes(self) -> Changes:
+        at = slice(self._logged, self._keys.rows)
+        self._logged = self._keys.rows
+        run = pack(_VERSION, (self._keys.hi[at].tobytes(), self._keys.lo[at].tobytes()))
+        return Changes(appended=[(SLOTS, run)] if at.stop > at.start else [])
+
+    def restore(self, runs) -> None:
+        halves = [unpack(_VERSION, run) for run in runs]
+        hi, lo = (np.frombuffer(b"".join(half), np.uint64) for half in zip(*halves)) if halves else (None, None)
+        self._keys = Keys(hi, lo)
+        self._logged = self._keys.rows
+
+    def next_due(self) -> None:
+        return None
+
+
+class Distinct(KeyedMachine):
+    """(shard, Part) to (shard of rows, Deltas): what the events add that are the first of their id."""
+
+    stages_behind = 1
+
+    def machine(self, key):
+        return Ids()
+
+    def absorb(self, key, machine, part):
+        flow.released(self._run, len(part))
+        sums = part.sums(machine.absorb(part))
+        for shard, some in sums.split(ROW_SHARDS):
+            yield str(shard), some
+
+    def advance(self, key, machine, watermark):
+        return ()
+
+
+class Totals(KeyedMachine):
+    """(shard, Deltas) to rows (hour, campaign, type, events, price) as they stand."""
+
+    flush_after = PUBLISH_SECONDS
+
+    def __init__(self, run: str, stage: str):
+        super().__init__(run, stage)
+        self._flushed: dict[str, float] = {}
+
+    def machine(self, key):
+        return TotalsShard(texts=2, counts=2, allowed_lateness=0, horizon=24 * MICROS_PER_HOUR)
+
+    def next_due(self, machine):
+        return None  # no hour closes before the log's end
+
+    def absorb(self, key, machine, deltas):
+        machine.absorb(deltas)
+        if time.monotonic() - self._flushed.setdefault(key, time.monotonic()) >= self.flush_after:
+            yield from self.flush(key, machine)
+
+    def advance(self, key, machine, watermark):
+        if watermark == END_OF_STREAM:
+            yield from self.flush(key, machine)
+
+    def flush(self, key, machine):
+        self._flushed[key] = time.monotonic()
+        revisions = machine.flush(0)
+        if revisions is not None and len(revisions):
+            texts = [*revisions.labels, None]  # code -1 is the last
+            campaigns, types = ([texts[code] for code in column] for column in revisions.codes.T.tolist())
+            events, price = revisions.counts.T.tolist()
+            yield orjson.dumps(list(zip(revisions.hours.tolist(), campaigns, types, events, price)))
+
+
+class Write(beam.DoFn):
+    """Rows to files."""
+
+    def __init__(self, folder: str):
+        self._folder = folder
+
+    def process(self, rows):
+        Path(self._folder, f"{uuid.uuid4().hex}.json").write_bytes(rows)
+        return ()
+
+
+def count(paths: list[Path], folder: Path) -> list[Row]:
+    """The result over the files; rows are published to ``folder`` meanwhile."""
+    run = uuid.uuid4().hex
+    source = ReadFromUnboundedSource(LogSource(run, list(map(str, paths))), _POLL_SECONDS, _FRAMES_A_BUNDLE, _READ_SECONDS)
+    with beam.Pipeline(options=PipelineOptions(prism_options(ensure_prism(lambda _: None)))) as p:
+        (
+            p
+            | "Read" >> source
+            | "By id" >> beam.FlatMap(Part.split, ID_SHARDS).with_output_types(beam.typehints.KV[str, Part])
+            | "Distinct" >> beam.ParDo(Distinct(run, "distinct")).with_output_types(beam.typehints.KV[str, Deltas])
+            | "Totals" >> beam.ParDo(Totals(run, "totals")).with_output_types(bytes)
+            | "Write" >> beam.ParDo(Write(str(folder)))
+            | "Written" >> End()
+        )
+    return last(folder)
+
+
+def last(folder: Path) -> list[Row]:
+    """Each row as it was published last: with the most events, since counts only rise."""
+    rows: dict[tuple, tuple[int, int]] = {}
+    for path in folder.iterdir():
+        for hour, campaign, type_, events, price in orjson.loads(path.read_bytes()):
+            key = hour, campaign, type_
+            rows[key] = max(rows.get(key, (0, 0)), (events, price))
+    return [(*key, *value) for key, value in rows.items()]
