@@ -38,6 +38,13 @@ class Labels:
         return out
 
 
+def named(codes: np.ndarray, labels: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Codes (int32, any shape, -1 null) of the labels that they name and no others, and these."""
+    used, local = np.unique(codes, return_inverse=True)
+    shift = int(len(used) > 0 and used[0] == -1)
+    return (local.reshape(codes.shape) - shift).astype(np.int32), [labels[c] for c in used[shift:].tolist()]
+
+
 def distinct(buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[np.ndarray, list[str]]:
     """(number of each slice's text among the distinct ones, the distinct texts in order of first sight)."""
     hi, lo = np.empty(len(starts), np.uint64), np.empty(len(starts), np.uint64)

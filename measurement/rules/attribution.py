@@ -302,20 +302,10 @@ def _times(x, y):
 
 @njit
 def _places(x, y):
-    """floor(2^62 x / y) for 0 <= x < y < 2^52: 31 binary places, then 31 more; estimated and set right as in `_share`."""
-    both = np.uint64(0)
-    for _ in range(2):
-        quotient = np.int64(np.float64(x) * 2147483648.0 / np.float64(y))
-        rest = np.int64((np.uint64(x) << np.uint64(31)) - np.uint64(quotient) * np.uint64(y))
-        if rest < 0:
-            rest += y
-            quotient -= 1
-        elif rest >= y:
-            rest -= y
-            quotient += 1
-        both = (both << np.uint64(31)) | np.uint64(quotient)
-        x = rest
-    return both
+    """floor(2^62 x / y) for 0 <= x < y < 2^52: 31 binary places, then 31 more."""
+    first, rest = _share(1 << 31, x, y)
+    second, _ = _share(1 << 31, rest, y)
+    return (np.uint64(first) << np.uint64(31)) | np.uint64(second)
 
 
 @njit(cache=True, nogil=True)

@@ -92,10 +92,6 @@ class Conversions:
         count = _mark(users[at], since[at], until[at], self.rows, self.head, self._marks, found)
         return found[:count].astype(np.int64)
 
-    def crowded(self, at: np.ndarray) -> np.ndarray:
-        """Whether no touch earns anything of these, bool."""
-        return self.crowd[self.rows["crowd"][at]] > LIMIT
-
     @property
     def nbytes(self) -> int:
         """Bytes in use, room to grow left out."""

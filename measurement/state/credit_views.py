@@ -4,7 +4,6 @@ A conversion has up to four views: by all facts or by those from before its hour
 the second kind are what is published on time; the difference to the first is what restates it.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -51,8 +50,8 @@ class Rows:
         return Rows(*(getattr(self, name)[at] for name in self.__dataclass_fields__))
 
 
-def changes(reached: Reached, candidates: Candidates, rank: Callable[[np.ndarray], np.ndarray]) -> Rows:
-    """What the call changed. ``rank`` gives candidates of equal times (their numbers in the arrays) their order."""
+def changes(reached: Reached, candidates: Candidates, ranks: np.ndarray) -> Rows:
+    """What the call changed. ``ranks`` int64 (n,) order candidates of equal times."""
     count = len(reached.times)
     late = candidates.touch["watermark"] >= reached.closes[candidates.conversion]
     because = reached.because.copy()
@@ -81,16 +80,19 @@ def changes(reached: Reached, candidates: Candidates, rank: Callable[[np.ndarray
     if not kinds:
         return _NO_ROWS
     kind, conversion = np.concatenate(kinds), np.concatenate(conversions)
-    rows, view = _credited(reached, candidates, conversion, np.concatenate(places), np.concatenate(counts), rank)
+    rows, view = _credited(reached, candidates, conversion, np.concatenate(places), np.concatenate(counts), ranks)
     kind = kind[view]
     late_rows = apart[rows.conversion]
-    parts = [
-        (np.where(late_rows, because[rows.conversion], ON_TIME), np.where(kind == _AFTER, 1, -1), (kind == _AFTER) | (kind == _BEFORE)),
-        (np.full(len(kind), ON_TIME), np.where(kind == _AFTER_ON_TIME, 1, -1), (kind == _AFTER_ON_TIME) | (kind == _BEFORE_ON_TIME)),
-        (because[rows.conversion], np.where(kind == _AFTER_ON_TIME, -1, 1), (kind == _AFTER_ON_TIME) | (kind == _BEFORE_ON_TIME)),
-    ]
     if (kind == _AFTER).all() and not late_rows.any():
         return rows
+    on_time = (kind == _AFTER_ON_TIME) | (kind == _BEFORE_ON_TIME)
+    changed = np.where((kind == _AFTER) | (kind == _AFTER_ON_TIME), 1, -1)
+    because = because[rows.conversion]
+    parts = [  # what restates is what all facts say less what the on-time ones do
+        (np.where(late_rows, because, ON_TIME), changed, ~on_time),
+        (np.full(len(kind), ON_TIME), changed, on_time),
+        (because, -changed, on_time),
+    ]
     signed = [Rows(rows.conversion[at], rows.candidate[at], rows.model[at], lane[at].astype(np.uint8), sign[at] * rows.credit[at],
                    sign[at] * rows.micros[at]) for lane, sign, chosen in parts for at in [np.flatnonzero(chosen)]]
     return _net(together(signed), candidates.number, fresh)
@@ -125,22 +127,26 @@ def _standing(candidates: Candidates, at: np.ndarray) -> np.ndarray:
         return at
     order = np.lexsort((touch["terms"] < 0, touch["time"], touch["id_lo"], touch["id_hi"], candidates.conversion[at]))  # the whole fact first
     sorted_ = touch.take(order)
-    differs = np.ones(len(order), bool)
-    same = [sorted_["id_hi"], sorted_["id_lo"], sorted_["time"], candidates.conversion[at][order]]
-    differs[1:] = np.any([column[1:] != column[:-1] for column in same], axis=0)
-    first = np.flatnonzero(differs)
+    first = _firsts(sorted_["id_hi"], sorted_["id_lo"], sorted_["time"], candidates.conversion[at][order])
     stands = (np.add.reduceat(sorted_["delta"].astype(np.int64), first) > 0) & (sorted_["terms"][first] >= 0)
     return at[np.sort(order[first[stands]])]
 
 
-def _credited(reached, candidates, conversion, places, counts, rank) -> tuple[Rows, np.ndarray]:
+def _firsts(*columns: np.ndarray) -> np.ndarray:
+    """Where rows of sorted columns begin that differ from the row before."""
+    differs = np.ones(len(columns[0]), bool)
+    differs[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.flatnonzero(differs)
+
+
+def _credited(reached, candidates, conversion, places, counts, ranks) -> tuple[Rows, np.ndarray]:
     """The rows of every view, and which view each is of. A view is of a ``conversion`` and has ``counts`` of ``places``."""
     starts = np.zeros(len(counts) + 1, np.int64)
     np.cumsum(counts, out=starts[1:])
     rule = reached.rule[conversion]
     of_rules = np.array([(r.click_lookback, r.view_lookback, r.priority == CLICK_OVER_VIEW) for r in reached.rules], np.int64)
     touch, times, values = candidates.touch.take(places), reached.times[conversion], reached.values[conversion]
-    found = eligible(starts, touch["time"], touch["is_click"] == 1, touch["parent_hi"], touch["parent_lo"], rank(places), times,
+    found = eligible(starts, touch["time"], touch["is_click"] == 1, touch["parent_hi"], touch["parent_lo"], ranks[places], times,
                      of_rules[rule, 0], of_rules[rule, 1], of_rules[rule, 2] == 1)
     order = places[found.order]
     lengths = np.diff(found.starts)
@@ -173,9 +179,7 @@ def _net(rows: Rows, numbers: np.ndarray, fresh: np.ndarray) -> Rows:
     touch = np.where(rows.candidate < 0, -1, numbers[rows.candidate]) if len(numbers) else rows.candidate
     columns = rows.conversion, rows.because, rows.model, touch
     order = np.lexsort(columns[::-1])
-    differs = np.ones(len(order), bool)
-    differs[1:] = np.any([column[order][1:] != column[order][:-1] for column in columns], axis=0)
-    first = np.flatnonzero(differs)
+    first = _firsts(*(column[order] for column in columns))
     one = rows.take(order[first])
     credit, micros = (np.add.reduceat(column[order], first) for column in (rows.credit, rows.micros))
     net = Rows(one.conversion, one.candidate, one.model, one.because, credit, micros)

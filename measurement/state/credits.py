@@ -171,7 +171,7 @@ class CreditsShard:
         reached = Reached(rows["time"], rows["value"], self._closes(rows["time"]), stands, uncrowded[[0, 0, 1, 1]], rules, rule, why)
         doubts = self._clock() < self._doubts_until
         candidates = self._candidates(rows, reached, told if doubts else (stands & reached.open).any(axis=0))
-        changed = changes(reached, candidates, lambda which: self._ranks(candidates)[which])
+        changed = changes(reached, candidates, self._ranks(candidates))
         if doubts:
             changed = together([changed, nothing(reached, told, candidates)])
         if not len(changed.model):

@@ -15,6 +15,7 @@ from numba import njit
 from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
+from measurement.columnar.labels import named
 from measurement.columnar.table import Keys, empty, grown, size_for
 from measurement.columnar.texts import numbered
 from measurement.model import events as e
@@ -115,7 +116,7 @@ class JoinShard:
             resolved, resolution)
         effects = Effects(delivery=self._harvest(LATE))
         told = join_facts.Told(self.labels)
-        self._tell(batch, label_of, outcomes, under, joined_at, told)
+        self._tell(batch, users, label_of, outcomes, under, joined_at, told)
         changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, told)
         effects.facts = told.facts()
         self._tally(batch, outcomes, effects)
@@ -129,7 +130,7 @@ class JoinShard:
         self._log_runs(batch, outcomes, at, first_new_row, changes)
         return effects
 
-    def _tell(self, batch: EventBatch, label_of: np.ndarray, outcomes, under, joined_at, told: "join_facts.Told") -> None:
+    def _tell(self, batch: EventBatch, users, label_of: np.ndarray, outcomes, under, joined_at, told: "join_facts.Told") -> None:
         """Tells attribution of the impressions, clicks and conversions that were decided at once."""
         rows = batch.rows
         decided = outcomes >= kernel.INVALID
@@ -137,7 +138,7 @@ class JoinShard:
         told.touches(batch, touches, joined_at[touches], self.row_codes[under[touches]], rows["watermark"][touches],
                      outcomes[touches] == kernel.COUNTED)
         free = np.flatnonzero(decided & (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] == 0))
-        told.conversions(batch, free, label_of, outcomes[free] == kernel.COUNTED)
+        told.conversions(batch, free, users, label_of, outcomes[free] == kernel.COUNTED)
 
     def _label(self, text: str) -> int:
         code = self._codes.get(text)
@@ -191,14 +192,10 @@ class JoinShard:
         if not len(at):
             return None
         rows = touched[at]
-        codes = self.row_codes[rows]
-        used, local = np.unique(codes, return_inverse=True)
-        shift = int(used[0] == -1)
-        labels = [self.labels[c] for c in used[shift:]]
+        codes, labels = named(self.row_codes[rows], self.labels)
         keys = np.column_stack([self.row_keys.hi[rows], self.row_keys.lo[rows]])
         because = np.where(lane == 0, ON_TIME, because_closed).astype(np.uint8)
-        return Deltas(keys, self.row_hours[rows], because, (local.reshape(codes.shape) - shift).astype(np.int32),
-                      sums[at, lane], labels)
+        return Deltas(keys, self.row_hours[rows], because, codes, sums[at, lane], labels)
 
     def _settle(self, batch, outcomes, at, resolved, resolution, effects, told) -> list[np.ndarray]:
         """Settles the waiting follow-ups that were decided and enters the new ones; the changes of status to log."""
@@ -534,11 +531,10 @@ def _some(batch: EventBatch, at: np.ndarray) -> EventBatch:
         return _NO_EVENTS
     rows = batch.rows[at]
     columns = ("source", "file", "schema")
-    used, local = np.unique(np.stack([rows[c] for c in columns]), return_inverse=True)
-    shift = int(used[0] == -1)
-    for column, codes in zip(columns, local.reshape(len(columns), -1)):
-        rows[column] = codes - shift
-    return EventBatch(rows, _NO_EVENTS.dims, batch.payloads.take(at), [batch.labels[c] for c in used[shift:].tolist()])
+    local, labels = named(np.stack([rows[c] for c in columns]), batch.labels)
+    for column, codes in zip(columns, local):
+        rows[column] = codes
+    return EventBatch(rows, _NO_EVENTS.dims, batch.payloads.take(at), labels)
 
 
 def _gathered(events: list[tuple[EventBatch, int]]) -> EventBatch:

@@ -9,8 +9,6 @@ from measurement.columnar.identify import TERMS_AT
 from measurement.columnar.texts import combined, text_fingerprints
 from measurement.model import events as e
 
-_NO_IDS = blobs([])
-
 
 def users(batch: EventBatch) -> tuple[np.ndarray, np.ndarray]:
     """The user of each event (hi, lo; uint64, 0 where it has none); of a conversion what attribution keys it by: advertiser
@@ -19,14 +17,10 @@ def users(batch: EventBatch) -> tuple[np.ndarray, np.ndarray]:
     hi, lo = rows["user_hi"].copy(), rows["user_lo"].copy()
     at = np.flatnonzero(rows["type"] == e.CONVERSION)
     if len(at):
-        hi[at], lo[at] = _of_conversions(rows[at], batch.dims["codes"][rows["dims"][at], 0], batch.labels)
+        own_hi, own_lo = _keyed(hi[at], lo[at], batch.dims["codes"][rows["dims"][at], 0], batch.labels)
+        none = (own_hi == 0) & (own_lo == 0)
+        hi[at], lo[at] = np.where(none, rows["id_hi"][at], own_hi), np.where(none, rows["id_lo"][at], own_lo)
     return hi, lo
-
-
-def _of_conversions(rows: np.ndarray, advertisers: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
-    hi, lo = _keyed(rows["user_hi"], rows["user_lo"], advertisers, labels)
-    none = (hi == 0) & (lo == 0)
-    return np.where(none, rows["id_hi"], hi), np.where(none, rows["id_lo"], lo)
 
 
 def _keyed(hi: np.ndarray, lo: np.ndarray, advertisers: np.ndarray, labels: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -68,15 +62,16 @@ class Told:
         _of_impression(facts, rows, times[known])
         self._enter(facts, rows, codes[known, :5], batch.event_ids(at[known]), watermarks[known], counted[known])
 
-    def conversions(self, batch: EventBatch, at: np.ndarray, label_of: np.ndarray, counted: np.ndarray) -> None:
-        """Conversions at some places of a batch whose label codes ``label_of`` gives ours for."""
+    def conversions(self, batch: EventBatch, at: np.ndarray, users: tuple[np.ndarray, np.ndarray], label_of: np.ndarray,
+                    counted: np.ndarray) -> None:
+        """Conversions at some places of a batch whose ``users`` are these, and whose label codes ``label_of`` gives ours for."""
         if not len(at):
             return
         rows, facts = batch.rows[at], np.zeros(len(at), FACT)
         codes = np.full((len(at), 5), -1, np.int32)
         own = batch.dims["codes"][rows["dims"]][:, TERMS_AT]
         codes[:, :3] = np.where(own < 0, -1, label_of[own])
-        facts["user_hi"], facts["user_lo"] = _of_conversions(rows, codes[:, 0], self._labels)
+        facts["user_hi"], facts["user_lo"] = (half[at] for half in users)
         facts["value"] = rows["price"]
         self._enter(facts, rows, codes, batch.event_ids(at), rows["watermark"], counted)
 
@@ -114,7 +109,7 @@ class Told:
         facts["terms"] = -1
         if len(whole):
             terms, facts["terms"][whole] = terms_of(codes[whole], self._labels)
-        return Facts(facts, terms, joined(self._ids) if self._ids else _NO_IDS, self._labels).take(np.arange(len(facts)))
+        return Facts(facts, terms, joined(self._ids), self._labels).take(np.arange(len(facts)))
 
 
 def _of_impression(facts: np.ndarray, events: np.ndarray, times: np.ndarray) -> None:

@@ -12,6 +12,7 @@ import orjson
 
 from measurement.columnar.batch import NO_WATERMARK, pack, unpack
 from measurement.columnar.deltas import LATE, NO_HOUR, REBUILD, Deltas
+from measurement.columnar.labels import named
 from measurement.columnar.table import Keys, grown
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.ring import SLOTS, Buckets, Changes
@@ -248,14 +249,8 @@ class TotalsShard:
         rows["number"][at] = np.maximum(rows["number"][at] + 1, tick)
         because = np.where(status == RESTATED, np.maximum(rows["because"][at], LATE), 0)
         rows["because"][at] = 0
-        codes, labels = self._named(rows["codes"][at])
+        codes, labels = named(rows["codes"][at], self.labels)
         return Revisions(rows["hour"][at], codes, rows["totals"][at], status, because, rows["number"][at], labels)
-
-    def _named(self, codes: np.ndarray) -> tuple[np.ndarray, list[str]]:
-        """Codes of the labels that they name and no others, and these."""
-        used, local = np.unique(codes, return_inverse=True)
-        shift = int(len(used) > 0 and used[0] == -1)
-        return (local.reshape(codes.shape) - shift).astype(np.int32), [self.labels[c] for c in used[shift:].tolist()]
 
     # -- log ------------------------------------------------------------------------------------------------------
 
@@ -295,7 +290,7 @@ class TotalsShard:
 
     def _run(self, at: np.ndarray, bucket: int) -> bytes:
         rows = self.rows[at]
-        rows["codes"], labels = self._named(rows["codes"])
+        rows["codes"], labels = named(rows["codes"], self.labels)
         return pack(_VERSION, (np.int64(bucket).tobytes(), np.int64(self.watermark).tobytes(), rows.tobytes(), orjson.dumps(labels)))
 
     def restore(self, runs) -> None:
@@ -324,7 +319,7 @@ class TotalsShard:
         kept = np.flatnonzero((buckets == TIMELESS) | (buckets >= first))
         rows = self.rows[kept]
         written, watermark = self._written, self.watermark
-        rows["codes"], labels = self._named(rows["codes"])
+        rows["codes"], labels = named(rows["codes"], self.labels)
         self._reset()
         self.watermark, self.labels = watermark, labels
         self._codes = {text: i for i, text in enumerate(labels)}
