@@ -964,10 +964,11 @@ def ledger(counted: dict[tuple[int | None, str], int], because: int = ON_TIME) -
     return Deltas.tally(changes).take(np.arange(len(counted)))
 
 
-def rebuilt(made: dict, was: dict, closed: bool = True, publish_from: int = NO_WATERMARK, held: dict | None = None) -> Keyed:
+def rebuilt(made: dict, was: dict, closed: bool = True, publish_from: int = NO_WATERMARK, held: dict | None = None,
+            then: dict | None = None) -> Keyed:
     """A machine that made rows of the archive (``held``: late by its own watermark) and met the stored ones."""
     keyed = totals_of("ledger")
-    for deltas in (ledger(made), ledger(held or {}, LATE)):
+    for deltas in (ledger(made), ledger(then or {}), ledger(held or {}, LATE)):
         keyed.machine.absorb(deltas)
     keyed.machine.rebuilt(ledger(was), np.full(len(was), closed), publish_from)
     keyed.commit()
@@ -1013,6 +1014,18 @@ def test_a_stored_row_that_is_not_made_again_becomes_zero(lost):
     if lost:
         keyed.lose()
     assert published(keyed) == [("b", 0, RESTATED, "rebuild")]
+
+
+@pytest.mark.parametrize("lost", [False, True])
+@pytest.mark.parametrize("gone", [{"made": {A: 3, B: 1}, "then": {B: -1}}, {"made": {A: 3, B: 1}, "held": {B: -1}}])
+def test_a_row_that_came_to_nothing_and_was_never_published_is_not_published(lost, gone):
+    """As a credit that the archive, read in another order, first gave to another touch."""
+    keyed = rebuilt(gone["made"], {A: 3}, held=gone.get("held"), then=gone.get("then"))
+    if lost:
+        keyed.lose()
+    assert published(keyed) == [] and published(keyed, CLOSE) == []
+    keyed.machine.absorb(ledger({B: 2}, LATE))
+    assert published(keyed) == [("b", 2, RESTATED, "late")]
 
 
 def test_a_provisional_row_goes_on_to_its_close():

@@ -219,8 +219,8 @@ class TotalsShard:
         """Compares what this generation made of the archive with what the one before published, before it publishes.
 
         ``stored``: the rows as they stand, ``closed`` (n,) bool: whether they were published as final or restated. Rows
-        equal to their stored form stand as they are; others are restated, those that were not made again with zeros. Rows
-        of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt: what is stored
+        equal to their stored form stand as they are; others are restated, those that were not made again with zeros. What is
+        nothing and was never published is not published. Rows of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt: what is stored
         is where they begin.
         """
         known = self.keys.rows
@@ -238,10 +238,14 @@ class TotalsShard:
         same = (rows["totals"][at[made]] == stored.counts[made]).all(axis=1)
         rows["stands"][at[made]] = same & closed[made]
         rows["dirty"][at[made[same & closed[made]]]] = 0
+        anew = np.setdiff1d(np.arange(known), at)
+        nothing = anew[(rows["totals"][anew] + rows["held"][anew] == 0).all(axis=1)]  # such as a credit that went elsewhere
+        rows["totals"][nothing], rows["held"][nothing], rows["holds"][nothing] = 0, 0, 0
+        rows["stands"][nothing], rows["dirty"][nothing] = 1, 0
         other = made[~same]
         rows["because"][at[other]] = np.where(closed[other], REBUILD, rows["because"][at[other]])
         self._mark(at[other])
-        self._log(np.unique(at))
+        self._log(np.unique(np.concatenate([at, nothing])))
 
     def _publish(self, at: np.ndarray, status: np.ndarray, tick: int) -> Revisions:
         rows = self.rows
