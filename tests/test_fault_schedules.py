@@ -28,6 +28,7 @@ from measurement.columnar.deltas import Deltas
 from measurement.columnar.facts import Facts
 from measurement.io import archive as archive_module
 from measurement.io import flow, handover
+from measurement.io.bigtable_service import SERVED
 from measurement.io.publication import schema
 from measurement.io.pubsub import keeper as keeper_module
 from measurement.io.pubsub import keepers, source as source_module
@@ -112,6 +113,7 @@ class Kind:
     stall: float = 0.0  # a minute goes by in which nothing but the keepers does anything
     lost: float = 0.0  # state is thrown away
     orders: bool = True  # conversions name orders: which of an order's counts meanwhile, the order of arrival decides
+    steps: int = 40
 
 
 # --- What is sent --------------------------------------------------------------------------------------------
@@ -254,16 +256,16 @@ class Control:
 
 
 class Sink:
-    """Keeps the highest revision of each row. A write may fail before, half way or when it is done."""
+    """Keeps the highest revision of each row of its tables. A write may fail before, half way or when it is done."""
 
-    def __init__(self, world: "World"):
+    def __init__(self, world: "World", tables):
         self.world, self.random = world, world.random
-        self.rows: dict[str, dict[tuple, tuple[int, dict]]] = {name: {} for name in TABLES}
+        self.rows: dict[str, dict[tuple, tuple[int, dict]]] = {name: {} for name in tables}
         self.least: dict[tuple, tuple[int, int]] = {}  # what earlier generations had counted
         self.away_until = 0.0
 
     def write(self, elements: list[tuple[str, bytes]]) -> None:
-        rows = [(name, row) for name, stream in elements for row in self._read(name, stream)]
+        rows = [(name, row) for name, stream in elements if name in self.rows for row in self._read(name, stream)]
         if not rows:
             return
         if self.world.happens(self.world.kind.sink):
@@ -300,8 +302,7 @@ class Sink:
     def generation_changes(self) -> None:
         self.least = {key: impressions_of(row) for key, (_, row) in self.rows["delivery"].items()}
 
-    def latest(self, table, since=None, until=None) -> pa.Table:
-        """As measurement/cloud/stored.py reads it."""
+    def latest(self, table) -> pa.Table:
         return pa.Table.from_pylist([row for _, row in self.rows[table.name].values()], schema(table))
 
     def counts(self, name: str) -> dict[tuple, tuple[int, ...]]:
@@ -372,7 +373,11 @@ class World:
         self.now = (START + 8 * HOUR) / 1e6
         self.faults = True
         messages, self.oracle = messages_of(self.random, kind.orders)
-        self.pubsub, self.control, self.sink = PubSub(self, messages), Control(self), Sink(self)
+        self.pubsub, self.control = PubSub(self, messages), Control(self)
+        self.analysed, self.served = Sink(self, TABLES), Sink(self, SERVED)
+        # One is written to in the bundle that makes the rows, the other later, by a stage of its own.
+        self.first, self.second = self.random.sample([self.analysed, self.served], 2)
+        self.waiting: list[tuple[str, bytes]] = []
         self.run, self.generation = f"schedule-{seed}", 1
         self.shards = self.random.choice([1, 2]), self.random.choice([1, 2])
         self._begin(None, None)
@@ -415,7 +420,7 @@ class World:
     # -- what lasts
 
     def _snapshot(self) -> tuple:
-        return [cell.snapshot() for cell in self.cells()], [Place(**vars(place)) for place in self.places]
+        return [cell.snapshot() for cell in self.cells()], [Place(**vars(place)) for place in self.places], tuple(self.waiting)
 
     def _commit(self) -> None:
         if not self.kind.checkpoints:
@@ -442,7 +447,8 @@ class World:
         forget_process(self.name)
         self.process, self.finished, self.taken = Process(), [], None
         self.now += self.random.choice([0.1, 5, 70])
-        cells, places = self.durable
+        cells, places, waiting = self.durable
+        self.waiting = list(waiting)
         for cell, snapshot in zip(self.cells(), cells):
             cell.restore(snapshot)
         self.places = [Place(**vars(place)) for place in places]
@@ -456,8 +462,14 @@ class World:
             for keeper in old:
                 self.keep(keeper)
         forget_process(self.name)
-        self.sink.generation_changes()
-        self._begin(Rebuild(archive_module.manifest(self.archive, self.generation, None, None)), Rebuilding(self.sink))
+        self.waiting = []
+        for sink in self.analysed, self.served:
+            sink.generation_changes()
+        self._begin(Rebuild(archive_module.manifest(self.archive, self.generation, None, None)), Rebuilding(self))
+
+    def latest(self, table, since=None, until=None) -> list[pa.Table]:
+        """As measurement/cloud/stored.py reads it."""
+        return [sink.latest(table) for sink in (self.analysed, self.served) if table.name in sink.rows]
 
     # -- the source
 
@@ -534,7 +546,7 @@ class World:
         try:
             if self.happens(self.kind.bundle):
                 raise SinkError("the bundle fails")
-            self.sink.write(rows)
+            self.first.write(rows)
         except SinkError:
             self.now += 0.1
             if self.kind.checkpoints:
@@ -543,6 +555,7 @@ class World:
                 cell.fail()
             return False
         cell.commit()
+        self.waiting += rows
         for o in outputs:
             if not self._to_sink(cell, o):
                 cells, (key, element) = (self._by_tag[o.tag](self), o.value) if hasattr(o, "tag") else (self.totals, o)
@@ -551,6 +564,18 @@ class World:
 
     def _to_sink(self, cell: Cell, output) -> bool:
         return cell in self.totals.values() or getattr(output, "tag", None) == ROWS
+
+    def write_second(self, n: int) -> None:
+        """A bundle of the other sink."""
+        try:
+            self.second.write(self.waiting[:n])
+        except SinkError:
+            self.now += 0.1
+            if self.kind.checkpoints:
+                self.kill()
+            return
+        del self.waiting[:n]
+        self._commit()
 
     def take(self) -> bool:
         """One element that waits; whether there was one."""
@@ -622,6 +647,7 @@ class World:
                 self.take()
         elif act == 8:
             self.timers()
+            self.write_second(self.random.randint(0, len(self.waiting)))
         elif not kind.checkpoints:
             self.finalize(self.random.randint(0, len(self.finished)))
         if kind.checkpoints and self.random.random() < 0.2:
@@ -641,7 +667,7 @@ class World:
     def finish(self) -> None:
         """Nothing fails any more: until all is acknowledged, or until the source has ended by itself."""
         self.faults = False
-        self.sink.away_until = 0.0
+        self.analysed.away_until = self.served.away_until = 0.0
         for _ in range(400):
             for r, place in enumerate(self.places):
                 if not place.ended:
@@ -670,6 +696,7 @@ class World:
             self.drain()
         for cell in self.totals.values():
             self.call(cell, lambda machine: cell.stage.flush(cell.key, machine), END_OF_STREAM)
+        self.write_second(len(self.waiting))
 
     def at_rest(self) -> bool:
         """Whether its readers have emitted all that they have, and read the archive if they must."""
@@ -679,10 +706,13 @@ class World:
 
     def check(self) -> None:
         """The latest rows are the oracle's."""
-        sink, oracle = self.sink, self.oracle
+        sink, oracle = self.analysed, self.oracle
         ledger = {key: events for key, (events,) in sink.counts("ledger").items()}
         distinct = {key: events for key, events in ledger.items() if key[3] != "duplicate"}
         assert sink.counts("delivery") == oracle.delivery()
+        for name in SERVED:
+            assert self.served.counts(name) == sink.counts(name)
+            assert self.kind.checkpoints or self.served.rows[name] == sink.rows[name], "not the same revisions at both ends"
         earned = credits(oracle, CREDITED)
         for name, columns, rows in (("conversion_credits", CREDIT_KEY, earned), ("attribution", ATTRIBUTION_KEY, attribution(earned))):
             identity = [c.name for c in TABLES[name].identity]
@@ -766,9 +796,9 @@ def begin(monkeypatch, tmp_path):
         forget_process(last.name)
 
 
-def schedule(begin, kind: Kind, seed: int, steps: int = 40) -> World:
+def schedule(begin, kind: Kind, seed: int) -> World:
     world = begin(kind, seed)
-    for _ in range(steps):
+    for _ in range(kind.steps):
         world.step()
     world.finish()
     return world
@@ -784,6 +814,7 @@ KINDS = {
     "two readers": Kind(readers=2, kill=0.03, again=0.3, bundle=0.02, until_idle=True),
     "the sink fails": Kind(sink=0.1, kill=0.03, bundle=0.02),
     "state is lost": Kind(lost=0.03, kill=0.02, sink=0.05, calls=0.05, again=0.1),
+    "state is lost after hours have closed": Kind(lost=0.03, kill=0.02, sink=0.05, steps=150),
     "state is lost with two readers": Kind(readers=2, lost=0.03, kill=0.02, bundle=0.02, until_idle=True),
     "checkpoints": Kind(**FLINK, kill=0.05, again=0.1),
     # Without orders: a ledger row published after the last checkpoint that the restored machines do not make again stays.
@@ -807,7 +838,7 @@ def test_whatever_fails_the_latest_rows_are_the_oracles(begin, kind):
 
 def counted(world: World) -> tuple[int, int]:
     """Distinct events in the ledger, and in the oracle's."""
-    there = sum(n for key, (n,) in world.sink.counts("ledger").items() if key[3] != "duplicate")
+    there = sum(n for key, (n,) in world.analysed.counts("ledger").items() if key[3] != "duplicate")
     return there, sum(n for key, n in world.oracle.ledger().items() if key[3] != "duplicate")
 
 

@@ -6,6 +6,7 @@ import json
 import struct
 import threading
 from collections import Counter
+from decimal import Decimal
 from types import SimpleNamespace
 
 import fastavro
@@ -38,7 +39,7 @@ from measurement.io.watermark import END, FileWatermark
 from measurement.model.attribution import Attribution, AttributionRule, Terms
 from measurement.model.events import SCHEMA
 from measurement.model.policy import Counting, Policy
-from measurement.model.tables import TOTALS
+from measurement.model.tables import ATTRIBUTION, TOTALS
 from measurement.rules.robots import is_robot
 from measurement.state.join import JoinShard
 from measurement.state.rejects import REDELIVERY, RejectsShard
@@ -947,12 +948,30 @@ def shown(revisions) -> dict[tuple, tuple]:
     }
 
 
+def test_of_what_two_ends_have_the_later_stands_and_is_told_apart():
+    def end(**rows: tuple[int, int, str]) -> pa.Table:
+        shared = {"window_start": T, "touch_type": None, "generation": 1, "published_at": T,
+                  "rule_version": "r", "conversions": Decimal(1)}
+        return pa.Table.from_pylist([
+            {"advertiser_id": name, "model": "linear", "conversion_type": "c", "value_micros": value, "revision": revision,
+             "status": status, **shared} for name, (value, revision, status) in rows.items()], schema(ATTRIBUTION))
+
+    one = end(both=(1, 7, "final"), behind=(2, 7, "provisional"), here=(3, 7, "final"))
+    other = end(there=(4, 7, "provisional"), behind=(5, 8, "final"), both=(1, 7, "final"))
+    for ends in ([one, other], [other, one]):
+        deltas, closed, apart = stored.of_ends(ATTRIBUTION, ends)
+        assert {deltas.labels[codes[0]]: (counts[1], bool(c), bool(a))
+                for codes, counts, c, a in zip(deltas.codes.tolist(), deltas.counts.tolist(), closed, apart)} == {
+            "both": (1, True, False), "behind": (5, True, True), "here": (3, True, True), "there": (4, False, True)}
+    assert not stored.of_ends(ATTRIBUTION, [one])[2].any()
+
+
 @pytest.mark.parametrize("table", TOTALS)
 def test_a_table_without_rows_has_none_stored(table):
-    rows, closed = stored.of_rows(TOTALS[table], schema(TOTALS[table]).empty_table())
-    assert len(rows) == len(closed) == 0
+    rows, closed, apart = stored.of_ends(TOTALS[table], [schema(TOTALS[table]).empty_table()])
+    assert len(rows) == len(closed) == len(apart) == 0
     keyed = totals_of(table)
-    keyed.machine.rebuilt(rows, closed, NO_WATERMARK)
+    keyed.machine.rebuilt(rows, closed, apart, NO_WATERMARK)
     assert keyed.machine.flush(1) is None
 
 
@@ -965,12 +984,13 @@ def ledger(counted: dict[tuple[int | None, str], int], because: int = ON_TIME) -
 
 
 def rebuilt(made: dict, was: dict, closed: bool = True, publish_from: int = NO_WATERMARK, held: dict | None = None,
-            then: dict | None = None) -> Keyed:
-    """A machine that made rows of the archive (``held``: late by its own watermark) and met the stored ones."""
+            then: dict | None = None, apart: tuple = ()) -> Keyed:
+    """A machine that made rows of the archive (``held``: late by its own watermark) and met the stored ones (``apart``: not in
+    all places)."""
     keyed = totals_of("ledger")
     for deltas in (ledger(made), ledger(then or {}), ledger(held or {}, LATE)):
         keyed.machine.absorb(deltas)
-    keyed.machine.rebuilt(ledger(was), np.full(len(was), closed), publish_from)
+    keyed.machine.rebuilt(ledger(was), np.full(len(was), closed), np.array([row in apart for row in was], bool), publish_from)
     keyed.commit()
     return keyed
 
@@ -1028,6 +1048,17 @@ def test_a_row_that_came_to_nothing_and_was_never_published_is_not_published(los
     assert published(keyed) == [("b", 2, RESTATED, "late")]
 
 
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_row_that_does_not_stand_everywhere_is_published_again(lost):
+    keyed = rebuilt({A: 3, B: 4}, {A: 3, B: 4}, apart=(B,))
+    if lost:
+        keyed.lose()
+    assert published(keyed) == [("b", 4, RESTATED, "rebuild")] and published(keyed, CLOSE) == []
+    keyed = rebuilt({A: 3, B: 4}, {A: 3, B: 4}, closed=False, apart=(B,))
+    assert ("b", 4, PROVISIONAL, "") in published(keyed)
+    assert published(keyed, CLOSE) == [("a", 3, FINAL, ""), ("b", 4, FINAL, "")]
+
+
 def test_a_provisional_row_goes_on_to_its_close():
     keyed = rebuilt({A: 3, B: 4}, {A: 3, B: 3}, closed=False)
     assert ("b", 4, PROVISIONAL, "") in published(keyed)
@@ -1071,8 +1102,8 @@ def test_no_revision_of_a_row_is_lower_than_the_stored_one_if_the_log_holds_as_m
         counts = {key: n[part] for key, n in log.items() if n[part] and key not in before}
         keyed.machine.absorb(ledger(counts, because))
     was = {key: data.draw(st.integers(0, sum(n))) for key, n in log.items() if data.draw(st.booleans())}
-    closed = np.array([data.draw(st.booleans()) for _ in was], bool)
-    keyed.machine.rebuilt(ledger(was), closed, publish_from)
+    closed, apart = (np.array([data.draw(st.booleans()) for _ in was], bool) for _ in range(2))
+    keyed.machine.rebuilt(ledger(was), closed, apart, publish_from)
     keyed.commit()
     found = []
     for tick, watermark in enumerate([None, T, CLOSE, None, CLOSE + HOUR, CLOSE + 3 * HOUR, None, END]):
@@ -1173,8 +1204,8 @@ class Stored:
     def latest(self, table, since, until):
         rows = {tuple(row[c.name] for c in table.identity): row for run in self.runs for row in run.get(table.name, ())}
         time = lambda row: stored._micros(pa.chunked_array([pa.array([row[table.time]], pa.timestamp("us", "UTC"))]))[0].as_py()  # noqa: E731
-        return pa.Table.from_pylist([
-            row for row in rows.values() if since is None or row[table.time] is not None and time(row) >= since], schema(table))
+        return [pa.Table.from_pylist([
+            row for row in rows.values() if since is None or row[table.time] is not None and time(row) >= since], schema(table))]
 
 
 def generation(directory, reach: Reach, policy: Policy, was: Stored | None, watermark: int) -> dict[str, list[dict]]:

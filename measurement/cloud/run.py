@@ -125,7 +125,7 @@ def check(places: Places) -> float:
 
 
 def _stored(places: Places, new: Generation) -> StoredRows:
-    return StoredRows(places.endpoints, places.dataset, f"{places.subscription} {new.number}")
+    return StoredRows(places.endpoints, places.dataset, places.instance, f"{places.subscription} {new.number}")
 
 
 def _engine(what: Run, say) -> Engine:

@@ -182,8 +182,10 @@ class TotalsShard:
         self._dirty = []
         at = at[self.rows["dirty"][at] == 1]
         # What an earlier generation had closed is restated, open as its hour may be to this one.
-        closed = (self._closes(self.rows["hour"][at]) <= self.watermark) | (self.rows["because"][at] == REBUILD)
+        rebuilt = self.rows["because"][at] == REBUILD
+        closed = (self._closes(self.rows["hour"][at]) <= self.watermark) | rebuilt
         published = self._publish(at, np.where(closed, RESTATED, PROVISIONAL), tick)
+        self.rows["stands"][at] = rebuilt  # its final row was the earlier generation's
         self._log(at)
         return published
 
@@ -215,13 +217,14 @@ class TotalsShard:
             self._forget(expired, first)
         return [r for r in out if len(r)]
 
-    def rebuilt(self, stored: Deltas, closed: np.ndarray, publish_from: int) -> None:
+    def rebuilt(self, stored: Deltas, closed: np.ndarray, apart: np.ndarray, publish_from: int) -> None:
         """Compares what this generation made of the archive with what the one before published, before it publishes.
 
-        ``stored``: the rows as they stand, ``closed`` (n,) bool: whether they were published as final or restated. Rows
-        equal to their stored form stand as they are; others are restated, those that were not made again with zeros. What is
-        nothing and was never published is not published. Rows of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt: what is stored
-        is where they begin.
+        ``stored``: the rows as they stand, ``closed`` (n,) bool: whether they were published as final or restated, ``apart``
+        (n,) bool: whether not in all places. Rows equal to their stored form stand as they are; others, and those that stand
+        apart, are restated, those that were not made again with zeros. What is nothing and was never published is not
+        published. Rows of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt:
+        what is stored is where they begin.
         """
         known = self.keys.rows
         at = self.keys.add(stored.keys[:, 0].copy(), stored.keys[:, 1].copy())
@@ -235,7 +238,7 @@ class TotalsShard:
         # What this reading of the archive takes for late is part of what is stored, or comes on top of it.
         rows["totals"][at[made]] += rows["held"][at[made]]
         rows["held"][at[made]], rows["holds"][at[made]] = 0, 0
-        same = (rows["totals"][at[made]] == stored.counts[made]).all(axis=1)
+        same = (rows["totals"][at[made]] == stored.counts[made]).all(axis=1) & ~apart[made]
         rows["stands"][at[made]] = same & closed[made]
         rows["dirty"][at[made[same & closed[made]]]] = 0
         anew = np.setdiff1d(np.arange(known), at)

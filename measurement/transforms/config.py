@@ -14,9 +14,9 @@ from measurement.rules.robots import LIST_VERSION
 class Stored(Protocol):
     """Where published rows can be read."""
 
-    def latest(self, table: Table, since: int | None, until: int | None) -> pa.Table:
-        """The latest revision of each row of hours from ``since`` to before ``until`` (µs); rows without an hour where
-        ``since`` is None."""
+    def latest(self, table: Table, since: int | None, until: int | None) -> list[pa.Table]:
+        """At each place that has the table, the latest revision of each row of hours from ``since`` to before ``until`` (µs);
+        rows without an hour where ``since`` is None."""
 
 
 @dataclass(frozen=True)

@@ -82,12 +82,12 @@ class Totals(KeyedMachine):
         first = rebuilding.first(table)
         # Older hours are where small tables go on from; of the others nothing older can change.
         since = first if table in _BY_HORIZON or rebuilding.publish_until is not None else None
-        rows = rebuilding.stored.latest(table, None if since == NO_WATERMARK else since, rebuilding.publish_until)
-        deltas, closed = stored.of_rows(table, rows)
+        ends = rebuilding.stored.latest(table, None if since == NO_WATERMARK else since, rebuilding.publish_until)
+        deltas, closed, apart = stored.of_ends(table, ends)
         if shard:
             at = deltas.shard(self._config.delivery_shards) == int(shard)
-            deltas, closed = deltas.take(np.flatnonzero(at)), closed[at]
-        machine.rebuilt(deltas, closed, first)
+            deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
+        machine.rebuilt(deltas, closed, apart, first)
 
     def flush(self, key, machine):
         if self._awaits_rebuild(machine):
