@@ -58,7 +58,7 @@ def refused(done: subprocess.CompletedProcess) -> str:
 
 def test_a_log_sent_twice_is_the_truth_in_bigtable_and_in_bigquery(cloud, log):
     assert f"{EVENTS:,} events in {EVENTS:,} messages" in cloud.publish(log)
-    with cloud.job() as job:
+    with cloud.job(idle=45) as job:  # not idle before the second are sent, slow as a busy machine may be
         _until(lambda: cloud.served(), job)
         cloud.publish(log, batch=500)  # the same events as containers
         assert job.ended() == 0, job.said
