@@ -27,7 +27,8 @@ from measurement.columnar.intake import Intake
 from measurement.io import archive
 from measurement.io.bigquery_rows import serialized
 from measurement.io.bigtable import mutations
-from measurement.io.files import FileSource, InputFile
+from measurement.io.files import FileSource
+from measurement.io.input_file import InputFile
 from measurement.io.publication import of_revisions
 from measurement.io.pubsub.messages import Message
 from measurement.model import events as e
@@ -165,7 +166,7 @@ def intakes(files: list[InputFile]):
 def split(batch: EventBatch) -> dict[int, tuple[float, float]]:
     """Bytes an event of an element's parts, by shards: as they are, and were all of the element's dims and labels in each."""
     first = batch.rows[:ELEMENT_MESSAGES].copy()
-    element = EventBatch(first, batch.dims, batch.payloads.slice(0, ELEMENT_MESSAGES), batch.labels).own()
+    element = EventBatch(first, batch.dims, batch.payloads.take(np.arange(ELEMENT_MESSAGES)), batch.labels).own()
     out = {}
     for shards in SHARDS:
         parts = [part for _, part in element.split(shards)]
@@ -238,7 +239,7 @@ class _Job:
         if effects.ledger:
             self._tally("ledger", Deltas.tally({k: (n,) for k, n in effects.ledger.items() if n}))
         self._rejected([_reject(*rejected) for rejected in effects.rejects])
-        for shard, batch in _by_order(effects.orders, CONFIG.event_shards) if effects.orders is not None else ():
+        for shard, batch in _by_order(effects.orders, CONFIG.order_shards) if effects.orders is not None else ():
             self._it.shuffled["orders"] += len(batch.encode())
             ledger, facts = self._machine("orders", shard).absorb(batch)
             self._written("orders", shard)

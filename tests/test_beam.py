@@ -24,13 +24,15 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from jobs.delivery import Delivery
-from measurement.io.files import FileSource, InputFile
-from measurement.io.spool import WriteSpool, ready, table_of
+from measurement.io.files import FileSource
+from measurement.io.input_file import InputFile
+from measurement.io.spool import ready, table_of
 from measurement.local.prism import prism_options
 from measurement.model.tables import TABLES
 from measurement.simulate import SimulateOptions, simulate
 from measurement.transforms import keyed
 from measurement.transforms.config import RunConfig
+from measurement.transforms.spool import WriteSpool
 from oracle import PLAIN_SCHEMA, Received, count
 from oracle_attribution import ATTRIBUTION_KEY, CREDIT_KEY, attribution, credits
 from strategies import event_logs

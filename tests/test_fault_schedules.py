@@ -384,7 +384,8 @@ class World:
 
     def _begin(self, rebuild: Rebuild | None, rebuilding: Rebuilding | None) -> None:
         self.name = f"{self.run}-{self.generation}"
-        config = RunConfig(self.name, self.generation, self.micros(), POLICY, self.shards[0], *self.shards, rebuilding=rebuilding)
+        config = RunConfig(self.name, self.generation, self.micros(), POLICY, self.shards[0], *self.shards, order_shards=self.shards[0],
+                           rebuilding=rebuilding)
         reading = Reading(Flow(threads=1, lease=LEASE, hold=self.kind.hold), idle_after=IDLE_AFTER, archive=self.archive,
                           until_idle=self.kind.until_idle)
         self.sources = PubSubSource(self.name, self.generation, SUBSCRIPTION, "instance", None, POLICY, reading, rebuild,

@@ -35,6 +35,7 @@ from measurement.local.run import Progress, RunError
 from measurement.model import policy
 from measurement.transforms.config import Rebuilding, RunConfig
 from measurement.transforms.keyed import MACHINES
+from measurement.transforms.worker import settle
 
 _TELL_SECONDS = 0.25
 _DRAIN_SECONDS = 10.0
@@ -182,6 +183,8 @@ def _execute(what: Run, by: Engine, control: Control, new: Generation, rules: po
                           _schemas(what.schemas), by.in_process, what.readers)
     p = beam.Pipeline(options=PipelineOptions(by.flags))
     stream(p, source, config, places.endpoints, places.dataset, places.instance, by.read_seconds)
+    if by.in_process:
+        settle()
     done = threading.Event()
     teller = threading.Thread(target=_tell, args=(name, tell, done), daemon=True)
     teller.start()

@@ -56,10 +56,6 @@ class Blobs:
         """The blobs in another order (int64 row numbers), copied together."""
         return gather(self.offsets[:-1], np.diff(self.offsets), self.data, order)
 
-    def slice(self, start: int, stop: int) -> "Blobs":
-        offsets = self.offsets[start : stop + 1]
-        return Blobs(offsets - offsets[0], self.data[offsets[0] : offsets[-1]])
-
 
 @njit(cache=True, nogil=True)
 def _gather(starts, lengths, data, order):
@@ -77,6 +73,32 @@ def _gather(starts, lengths, data, order):
 def gather(starts: np.ndarray, lengths: np.ndarray, data: np.ndarray, order: np.ndarray) -> Blobs:
     """The slices of ``data`` at the row numbers ``order``, copied together."""
     return Blobs(*_gather(starts, lengths, data, order))
+
+
+@dataclass(frozen=True)
+class Slices:
+    """n byte strings that stand somewhere in ``data`` (uint8), from ``starts`` on, of ``lengths`` bytes (int64)."""
+
+    starts: np.ndarray
+    lengths: np.ndarray
+    data: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __getitem__(self, i: int) -> bytes:
+        return self.data[self.starts[i] : self.starts[i] + self.lengths[i]].tobytes()
+
+    def take(self, order: np.ndarray) -> "Slices":
+        """The slices in another order (int64 row numbers); nothing of ``data`` is copied."""
+        return Slices(self.starts[order], self.lengths[order], self.data)
+
+    def packed(self) -> Blobs:
+        return gather(self.starts, self.lengths, self.data, np.arange(len(self)))
+
+
+def slices(parts: Blobs) -> Slices:
+    return Slices(parts.offsets[:-1], np.diff(parts.offsets), parts.data)
 
 
 def blobs(parts: list[bytes]) -> Blobs:
@@ -104,14 +126,16 @@ class EventBatch:
     ``rows``: ROW (n,); ``dims``: DIMS (m,); ``payloads``: n Blobs, the bytes as received; ``labels``: texts by code.
     """
 
-    def __init__(self, rows: np.ndarray, dims: np.ndarray, payloads: "Blobs | Callable[[], Blobs]", labels: list[str]):
+    def __init__(self, rows: np.ndarray, dims: np.ndarray, payloads: Blobs | Slices | Callable[[], Blobs], labels: list[str]):
         self.rows, self.dims, self.labels = rows, dims, labels
         self._payloads = payloads
 
     @property
     def payloads(self) -> Blobs:
-        # Only waiting and rejected events are asked for their bytes, so a decoded batch unpacks them when it is.
-        if callable(self._payloads):
+        # Copied once, when a shard's part is encoded; and unpacked if a waiting or a rejected event is asked for its bytes.
+        if isinstance(self._payloads, Slices):
+            self._payloads = self._payloads.packed()
+        elif callable(self._payloads):
             self._payloads = self._payloads()
         return self._payloads
 
@@ -125,8 +149,7 @@ class EventBatch:
         payloads = self.payloads
         return pack(_VERSION, (
             np.array([self.rows.nbytes, payloads.data.nbytes], np.int64).tobytes(),
-            CODEC.compress(self.rows.tobytes(), asbytes=True), self.dims.tobytes(), payloads.offsets.tobytes(),
-            CODEC.compress(payloads.data.tobytes(), asbytes=True), orjson.dumps(self.labels),
+            _packed(self.rows), self.dims.tobytes(), payloads.offsets.tobytes(), _packed(payloads.data), orjson.dumps(self.labels),
         ))
 
     @classmethod
@@ -174,10 +197,10 @@ class EventBatch:
         # The low bits choose the slot in a shard's hash table, so the shard comes from the high ones.
         shard = ((key >> np.uint64(40)) % np.uint64(shards)).astype(np.uint16)
         order = np.argsort(shard, kind="stable")
-        rows, payloads = self.rows[order], self.payloads.take(order)
+        rows, payloads = self.rows[order], self._payloads if isinstance(self._payloads, Slices) else slices(self.payloads)
         edges = np.searchsorted(shard[order], np.arange(shards + 1, dtype=np.uint16))
         return [
-            (s, EventBatch(rows[a:b], self.dims, payloads.slice(a, b), self.labels).own())
+            (s, EventBatch(rows[a:b], self.dims, payloads.take(order[a:b]), self.labels).own())
             for s, (a, b) in enumerate(zip(edges[:-1], edges[1:]))
             if b > a
         ]
@@ -192,6 +215,10 @@ def kept(count: int, *codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     number = np.cumsum(named, dtype=np.int32) - np.int32(1)
     number[-1] = -1
     return np.flatnonzero(named), number
+
+
+def _packed(data: np.ndarray) -> bytes:
+    return CODEC.compress(pa.py_buffer(np.ascontiguousarray(data)), asbytes=True)
 
 
 def _unpacked(data: memoryview, size: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import numpy as np
 
 from measurement.columnar import jsonl
 from measurement.columnar.avro import ERRORS, READER, TRAILING, Program, read_blocks, read_each
-from measurement.columnar.batch import Blobs, blobs, gather
+from measurement.columnar.batch import Slices, blobs, slices
 from measurement.model.events import FIELD_INDEX, SCHEMA
 
 _READER = fastavro.parse_schema(SCHEMA)
@@ -29,7 +29,7 @@ class Decoded:
     buf: np.ndarray  # uint8: where texts stand
     values: np.ndarray  # int64 (n, fields)
     lengths: np.ndarray  # int32 (n, fields)
-    payloads: Blobs  # n, the bytes as received
+    payloads: Slices  # n, the bytes as received
     piece: np.ndarray  # int64
     index: np.ndarray  # int32
     id_at: np.ndarray  # int32: where the event_id stands in the payload, -1 if it is not there as it is
@@ -57,10 +57,7 @@ def decode_blocks(pieces: list[bytes], counts: list[int], schema: dict | None, p
         failed += _lost(int(b), first, int(counts[b]), ERRORS[got.errors[b]], buf[at : edges[b + 1]].tobytes())
     piece = np.repeat(np.arange(len(counts)), got.read)
     index = np.arange(len(piece)) - np.repeat(np.cumsum(got.read) - got.read, got.read)
-    if len(got.starts) and not failed and (got.starts[1:] == got.ends[:-1]).all():
-        payloads = Blobs(np.append(got.starts, got.ends[-1]), buf)
-    else:
-        payloads = gather(got.starts, got.ends - got.starts, buf, np.arange(len(got.starts)))
+    payloads = Slices(got.starts, got.ends - got.starts, buf)
     id_at = (got.values[:, _EVENT_ID] - got.starts).astype(np.int32)
     return Decoded(buf, got.values, got.lengths, payloads, piece, index.astype(np.int32), id_at, {}, failed)
 
@@ -87,12 +84,12 @@ def decode_datums(datums: list[bytes], schema: dict | None = None, program: Prog
     """Bare datums of one writer's schema, one a piece."""
     if program is None:
         return _resolved_blocks(datums, [1] * len(datums), schema, whole=True)
-    payloads = blobs(datums)
-    values, lengths, errors = read_each(payloads.data, payloads.offsets, program)
+    whole = blobs(datums)
+    values, lengths, errors = read_each(whole.data, whole.offsets, program)
     good = np.flatnonzero(errors == 0)
     failed = [(int(i), 0, ERRORS[errors[i]], datums[i]) for i in np.flatnonzero(errors)]
-    id_at = (values[good, _EVENT_ID] - payloads.offsets[good]).astype(np.int32)
-    return Decoded(payloads.data, values[good], lengths[good], payloads.take(good), good,
+    id_at = (values[good, _EVENT_ID] - whole.offsets[good]).astype(np.int32)
+    return Decoded(whole.data, values[good], lengths[good], slices(whole).take(good), good,
                    np.zeros(len(good), np.int32), id_at, {}, failed)
 
 
@@ -146,5 +143,5 @@ def _collected(columns, payloads, piece, index, failed) -> Decoded:
     raw = buf.tobytes()
     ids = zip(payloads, values[:, _EVENT_ID].tolist(), lengths[:, _EVENT_ID].tolist())
     id_at = np.array([payload.find(raw[at : at + n]) if n > 0 else -1 for payload, at, n in ids], np.int32)
-    return Decoded(buf, values, lengths, blobs(payloads), np.array(piece, np.int64), np.array(index, np.int32),
+    return Decoded(buf, values, lengths, slices(blobs(payloads)), np.array(piece, np.int64), np.array(index, np.int32),
                    id_at, columns.wrong, failed)

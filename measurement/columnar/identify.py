@@ -135,8 +135,7 @@ def batch(decoded: Decoded, chosen: np.ndarray, kinds: np.ndarray, labels: Label
     rows["type"] = kinds[chosen]
     rows["dims"] = -1
     dims = _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels)
-    payloads = decoded.payloads if len(chosen) == len(decoded.payloads) else decoded.payloads.take(chosen)
-    return EventBatch(rows, dims, payloads, labels.texts)
+    return EventBatch(rows, dims, decoded.payloads.take(chosen), labels.texts)
 
 
 def _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels) -> np.ndarray:

@@ -18,6 +18,7 @@ from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
 from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
+from measurement.io.input_file import InputFile
 from measurement.io.intake_coder import IntakeCoder
 from measurement.io.watermark import END, HELD, FileWatermark
 from measurement.model.events import MICROS_PER_HOUR
@@ -29,16 +30,6 @@ from measurement.rules.robots import is_robot
 FRAME_EVENTS = 49_152
 _PEEK_EVENTS = 64  # of each file's first frame, which stays in memory until the file's turn
 _IN_FLIGHT = 8 * FRAME_EVENTS  # events between source and join, where the engine does not push back
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file to read: the name it has in the tables, and its reader's clock (µs), the receipt of events without one."""
-
-    path: str
-    name: str
-    clock: int
-    replay: bool = False
 
 
 @dataclass

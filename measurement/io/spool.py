@@ -9,25 +9,15 @@ import time
 import uuid
 from pathlib import Path
 
-import apache_beam as beam
-
 SUFFIX = ".arrow"
 
 
-class WriteSpool(beam.DoFn):
-    """(table, Arrow stream) to a file TABLE.TIME.ID.arrow."""
-
-    def __init__(self, directory: str):
-        self._directory = directory
-
-    def process(self, element):
-        table, rows = element
-        name = f"{table}.{time.time_ns()}.{uuid.uuid4().hex[:12]}{SUFFIX}"
-        directory = Path(self._directory)
-        half = directory / f".{name}"
-        half.write_bytes(rows)
-        half.rename(directory / name)
-        return ()
+def write(directory: str, table: str, rows: bytes) -> None:
+    """An Arrow stream to a file TABLE.TIME.ID.arrow."""
+    name = f"{table}.{time.time_ns()}.{uuid.uuid4().hex[:12]}{SUFFIX}"
+    half = Path(directory, f".{name}")
+    half.write_bytes(rows)
+    half.rename(half.with_name(name))
 
 
 def ready(directory: Path) -> list[Path]:

@@ -9,7 +9,8 @@ from measurement.columnar.batch import joined
 from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.columnar.labels import Labels
 from measurement.columnar.table import Keys
-from measurement.io.files import FileSource, InputFile
+from measurement.io.files import FileSource
+from measurement.io.input_file import InputFile
 from measurement.local.warehouse import Warehouse, WarehouseError
 from measurement.model.events import CLICK, CONVERSION
 from measurement.model.policy import Policy

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import threading
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 import apache_beam as beam
@@ -20,33 +20,22 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from jobs.delivery import Delivery
 from measurement.io import flow
 from measurement.io.causes import cause
-from measurement.io.files import FileSource, InputFile
-from measurement.io.spool import WriteSpool
+from measurement.io.files import FileSource
+from measurement.io.input_file import InputFile
 from measurement.local.prism import require_split_guard
+from measurement.local.told import Job
 from measurement.model import policy
 from measurement.transforms.config import RunConfig
 from measurement.transforms.end import End
 from measurement.transforms.keyed import MACHINES
+from measurement.transforms.spool import WriteSpool
+from measurement.transforms.worker import settle
 
 _TELL_SECONDS = 0.25
 # A few frames a bundle, so that stages work side by side instead of in turns.
 _FRAMES_A_BUNDLE = 2
 _READ_SECONDS = 2.0
 _POLL_SECONDS = 0.02
-
-
-@dataclass(frozen=True)
-class Job:
-    """What the job process is told: files as InputFile fields, Beam flags, the policy file and the run's numbers."""
-
-    run: str
-    generation: int
-    began: int
-    files: list[dict]
-    policy: str | None
-    spool: str
-    flags: list[str]
-    backfill: bool = False
 
 
 def pipeline(job: Job) -> beam.Pipeline:
@@ -70,6 +59,7 @@ def main() -> int:
     logging.basicConfig(level=logging.WARNING)
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     job = Job(**json.load(sys.stdin))
+    settle()
     done = threading.Event()
     teller = threading.Thread(target=_tell, args=(job.run, done), daemon=True)
     teller.start()

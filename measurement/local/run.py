@@ -13,12 +13,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from measurement.io.files import InputFile
+from measurement.io.input_file import InputFile
 from measurement.io.watermark import END
 from measurement.local import inputs
 from measurement.local.inputs import Source
-from measurement.local.job import Job
 from measurement.local.prism import PrismMissing, ensure_prism, find_prism, prism_options, require_split_guard
+from measurement.local.told import Job
 from measurement.local.warehouse import Warehouse, WarehouseError
 from measurement.model import policy
 from measurement.model.revisions import tick

@@ -7,6 +7,7 @@ from the log. Everything remembered expires by event time.
 
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from itertools import repeat
 
 import numpy as np
 import orjson
@@ -226,7 +227,7 @@ class JoinShard:
 
     def _wait(self, entries: np.ndarray, events: EventBatch) -> None:
         """Enters follow-ups that wait: ``entries`` and their events, whole."""
-        self.waiting.update(zip(entries.tolist(), ((events, i) for i in range(len(entries)))))
+        self.waiting.update(zip(entries.tolist(), zip(repeat(events), range(len(entries)))))
         hours = events.rows["time"] // e.MICROS_PER_HOUR
         for hour in np.unique(hours).tolist():
             self._due[hour].append(entries[hours == hour])

@@ -47,10 +47,11 @@ class RunConfig:
     generation: int
     began: int
     policy: Policy = field(default_factory=Policy)
-    event_shards: int = 4  # of impressions and orders
+    event_shards: int = 4  # of impressions
     user_shards: int = 2
     delivery_shards: int = 2  # of the totals of large tables
     reject_shards: int = 1
+    order_shards: int = 1  # few conversions name an order, and each part of an element costs as much as the element
     rebuilding: Rebuilding | None = None
     publish_seconds: float = 5.0  # at most so often is a row published while its hour is open
 

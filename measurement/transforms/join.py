@@ -54,7 +54,7 @@ class Join(KeyedMachine):
         for part in facts_by_shard(effects.facts, config):
             yield TaggedOutput(FACTS, part)
         if effects.orders is not None:
-            yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.event_shards))
+            yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.order_shards))
 
     def _leave_out(self, effects: Effects) -> None:
         """Drops outcomes of events before the rebuilt hours, which an earlier generation has entered: those that waited in the
