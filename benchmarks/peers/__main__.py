@@ -13,15 +13,19 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from benchmarks.peers import environments, log, oracle, task
+from benchmarks.peers import delivery_oracle, environments, log, oracle, task
 from benchmarks.report import Figures, machine, publish
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ad-measurement" / "peers"
-OURS = "ours"
+OURS, KERNELS, JOB = "ours", "ours, kernels alone", "ours, whole delivery job"
+HEAP, POLARS = "Flink SQL, heap", "Polars, batch"
+SIDE_BY_SIDE = (OURS, HEAP), (JOB, HEAP), (KERNELS, POLARS)
 
 
 @dataclass
@@ -31,6 +35,7 @@ class Peer:
     environment: str
     variant: tuple[str, ...] = ()
     small: bool = False  # too slow for the whole log
+    right: Callable[[Path], list[tuple]] = oracle.rows
     runs: list[dict] = field(default_factory=list)
     trouble: str = ""  # why no speed of it is shown
 
@@ -38,45 +43,41 @@ class Peer:
 def peers() -> list[Peer]:
     return [
         Peer(OURS, "ours", "project"),
-        Peer("Flink SQL, heap", "flink", "flink", ("hashmap",)),
+        Peer(JOB, "delivery", "project", right=delivery_oracle.rows),
+        Peer(HEAP, "flink", "flink", ("hashmap",)),
         Peer("Flink SQL, RocksDB", "flink", "flink", ("rocksdb",)),
         Peer("Spark, HDFS state", "spark", "spark", ("hdfs",)),
         Peer("Spark, RocksDB", "spark", "spark", ("rocksdb",)),
         Peer("bytewax", "bytewax_", "bytewax"),
         Peer("bytewax, recovery", "bytewax_", "bytewax", ("recovery",)),
-        Peer("Beam, an element an event", "beam_elements", "project", small=True),
+        Peer("Pathway", "pathway_", "pathway"),
+        Peer("Beam, an element an event, on Prism", "beam_elements", "project", ("prism",), small=True),
+        Peer("Beam, an element an event, on FnApiRunner", "beam_elements", "project", ("fnapi",), small=True),
         Peer("plain Python loop", "plain_loop", "python"),
-        Peer("Polars, batch", "polars_", "polars"),
+        Peer(KERNELS, "kernels", "project"),
+        Peer(POLARS, "polars_", "polars"),
         Peer("DuckDB, batch, Avro", "duckdb_", "duckdb-avro", ("avro",)),
         Peer("DuckDB, batch, Parquet", "duckdb_", "duckdb"),
     ]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--events", type=int, default=2_000_000, help="events of the log (2000000)")
-    parser.add_argument("--small-events", type=int, default=20_000, help="events for what is too slow for it (20000)")
-    parser.add_argument("--seed", type=int, default=7)
-    parser.add_argument("--codec", default="null", choices=("null", "deflate"), help="of the Avro files (null)")
-    parser.add_argument("--runs", type=int, default=3, help="runs of each (3)")
-    parser.add_argument("--limit", type=float, default=1_800, help="seconds after which a run is ended (1800)")
-    parser.add_argument("--only", nargs="*", metavar="NAME", help="these peers; others with --list")
-    parser.add_argument("--list", action="store_true", help="name the peers")
-    parser.add_argument("--cache", type=Path, default=CACHE, help=f"logs and environments ({CACHE})")
-    args = parser.parse_args()
+    args = arguments()
     chosen = [peer for peer in peers() if not args.only or peer.name in args.only]
-    if args.list or not chosen:
-        sys.exit("\n".join(peer.name for peer in peers()))
     before = machine()
     whole, small = (log.ensure(log.Parameters(events, args.seed, args.codec), args.cache / "logs")
                     for events in (args.events, min(args.small_events, args.events)))
     prepare(chosen, args.cache)
+    for peer in chosen:
+        if not peer.trouble:
+            peer.right(small if peer.small else whole)
     for folder in (whole, small):
-        oracle.rows(folder)
         for path in [*folder.glob("*.avro"), *folder.glob("parquet/*")]:
             path.read_bytes()  # so that each peer finds the log in memory, the first one as well
-    if any(peer.name == OURS for peer in chosen):
-        run(peers()[0], small, args.cache, args.limit)  # untimed: its kernels are compiled once an installation
+    for peer in chosen:
+        if peer.name in (OURS, KERNELS, JOB):
+            run(peer, small, args.cache, args.limit)  # untimed: kernels are compiled once an installation
+            peer.runs.clear()
     for _ in range(args.runs):
         for peer in chosen:
             if not peer.trouble:
@@ -84,8 +85,44 @@ def main() -> None:
                 said = peer.trouble or ", ".join(f"{name} {value:,.2f}" for name, value in peer.runs[-1].items())
                 print(f"{peer.name}: {said}", file=sys.stderr, flush=True)
     told = log.manifest(whole)
-    publish("peers", before, [compared(chosen, told["events"], log.manifest(small)["events"])], runs=args.runs, log=told,
+    few = log.manifest(small)["events"]
+    tables = [compared(chosen, told["events"], few), side_by_side(chosen, told["events"])]
+    publish("peers", before, [table for table in tables if table.rows], runs=args.runs, log=told,
             environments={name: [*it.packages, *it.jars] for name, it in environments.ENVIRONMENTS.items()})
+    sys.exit(any(peer.trouble for peer in chosen if peer.environment == "project"))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.peers", description=__doc__.splitlines()[0])
+    parser.add_argument("--events", type=positive, default=2_000_000, help="events of the log (2000000)")
+    parser.add_argument("--small-events", type=positive, default=20_000, help="events for what is too slow for it (20000)")
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--codec", default="null", choices=("null", "deflate"), help="of the Avro files (null)")
+    parser.add_argument("--runs", type=positive, default=3, help="runs of each (3)")
+    parser.add_argument("--limit", type=positive, default=1_800, help="seconds after which a run is ended (1800)")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers; their names with --list")
+    parser.add_argument("--list", action="store_true", help="name the peers")
+    parser.add_argument("--cache", type=Path, default=CACHE, help=f"logs and environments ({CACHE})")
+    args = parser.parse_args()
+    names = [peer.name for peer in peers()]
+    if args.list:
+        print("\n".join(names))
+        sys.exit()
+    if unknown := sorted(set(args.only or ()) - set(names)):
+        parser.error(f"argument --only: no peer is named {unknown[0]!r}; --list names them")
+    try:
+        args.cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(f"argument --cache: {error.filename}: {error.strerror}")
+    return args
+
+
+def positive(text: str) -> int:
+    """A number of events, runs or seconds."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
 
 
 def prepare(chosen: list[Peer], cache: Path) -> None:
@@ -117,46 +154,60 @@ def run(peer: Peer, folder: Path, cache: Path, limit: float) -> None:
             late = figures["seconds"] > limit
             peer.trouble = f"ended after {limit:.0f} s: too slow" if late else f"failed: {last.strip()[:200]}"
             return
-        peer.trouble = difference(task.read(out), oracle.rows(folder))
+        peer.trouble = difference(task.read(out), peer.right(folder))
         peer.runs.append(figures)
 
 
-def difference(got: list[task.Row], right: list[task.Row]) -> str:
-    """Nothing, if the results are the same."""
-    if got == right:
-        return ""
-    ours, theirs = ({row[:3]: row[3:] for row in rows} for rows in (got, right))
-    differ = sum(ours.get(key) != theirs.get(key) for key in ours.keys() | theirs.keys())
-    return f"WRONG: {differ:,} rows differ from the right {len(right):,}"
+def difference(got: list[tuple], right: list[tuple]) -> str:
+    """Nothing, if the results have the same rows, in whatever order."""
+    got, right = Counter(got), Counter(right)
+    missing, wrong = ((a - b).total() for a, b in ((right, got), (got, right)))
+    return f"WRONG: of the right {right.total():,} rows {missing:,} are missing, and {wrong:,} others are there" if missing or wrong else ""
 
 
 def compared(chosen: list[Peer], events: int, few: int) -> Figures:
     figures = Figures("Avro files to exact counts", (
         "peer", "events", "events/s", "min", "max", "ours is faster by", "events a CPU s", "ours takes less CPU by",
         "peak MB", "start-up s", "whole run s"))
-    rates = {peer.name: [(few if peer.small else events) / run["reading"] for run in peer.runs] for peer in chosen}
-    median = {peer.name: {name: statistics.median(run[name] for run in peer.runs) for name in peer.runs[0]}
-              for peer in chosen if peer.runs}
+    ours = next((peer for peer in chosen if peer.name == OURS and not peer.trouble), None)
     for peer in chosen:
+        n = few if peer.small else events
         if peer.trouble:
-            figures.add(peer.name, few if peer.small else events, peer.trouble.partition(":")[0], *[""] * (len(figures.columns) - 3))
+            figures.add(peer.name, n, peer.trouble.partition(":")[0], *[""] * (len(figures.columns) - 3))
             figures.notes.append(f"{peer.name}: {peer.trouble}")
             continue
-        n, it = few if peer.small else events, median[peer.name]
-        rate, thrift = statistics.median(rates[peer.name]), n / it["cpu"]
-        faster = thriftier = ""
-        if peer.name != OURS and rates.get(OURS) and not chosen[0].trouble:
-            faster = f"{statistics.median(rates[OURS]) / rate:.2f} x"
-            thriftier = f"{events / median[OURS]['cpu'] / thrift:.2f} x"
-        spread = min(rates[peer.name]), max(rates[peer.name])
-        figures.add(peer.name, n, rate, *spread, faster, thrift, thriftier,
-                    round(it["peak"] / 1e6), it["starting"], it["seconds"])
+        rates = [n / run["reading"] for run in peer.runs]
+        faster, thriftier = (f"{a / b:.2f} x" if ours and peer is not ours else "" for a, b in zip(
+            speeds(ours, events) if ours else (0, 0), speeds(peer, n)))
+        rate, thrift = speeds(peer, n)
+        figures.add(peer.name, n, rate, min(rates), max(rates), faster, thrift, thriftier,
+                    round(median(peer, "peak") / 1e6), median(peer, "starting"), median(peer, "seconds"))
     figures.notes[:0] = [
         "events/s: from the first file opened to the whole result in place; CPU and memory: of all processes, start-up included.",
         "A small log mostly shows how an engine warms up. Below 1.00 x the peer wins.",
-        "The plain loop and the batch engines know no stream, no state and no failure; the batch engines are ceilings.",
+        "The whole delivery job does more than the task, and is held against an oracle of its own.",
+        "The kernels alone, the plain loop and the batch engines know no stream, no state and no failure; the last three are ceilings.",
     ]
     return figures
+
+
+def side_by_side(chosen: list[Peer], events: int) -> Figures:
+    """The ratios that this project sets itself aims for."""
+    figures = Figures("Ours to theirs", ("ours", "theirs", "events/s", "events a CPU s"))
+    sound = {peer.name: peer for peer in chosen if not peer.trouble}
+    for ours, theirs in SIDE_BY_SIDE:
+        if ours in sound and theirs in sound:
+            figures.add(ours, theirs, *(f"{a / b:.2f} x" for a, b in zip(speeds(sound[ours], events), speeds(sound[theirs], events))))
+    return figures
+
+
+def speeds(peer: Peer, events: int) -> tuple[float, float]:
+    """Events a second and events a CPU second, by the medians of its runs."""
+    return events / median(peer, "reading"), events / median(peer, "cpu")
+
+
+def median(peer: Peer, figure: str) -> float:
+    return statistics.median(run[figure] for run in peer.runs)
 
 
 if __name__ == "__main__":

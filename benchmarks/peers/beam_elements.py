@@ -1,7 +1,7 @@
-"""Beam as it comes to mind first: one element an event, a state an id, hours as windows. The engine and its flags are the ones
-of `ours`.
+"""Beam as it comes to mind first: one element an event, a state an id, hours as windows.
 
-It gets a smaller log of the same kind, since millions of elements would take this engine an hour.
+The engine and its flags are the ones of `ours` or, as variant `fnapi`, Beam's older in-process runner. It gets a smaller log of
+the same kind, since millions of elements would take either engine an hour.
 """
 
 import json
@@ -12,16 +12,17 @@ from pathlib import Path
 
 import apache_beam as beam
 import fastavro
-from apache_beam.coders import BooleanCoder, FastPrimitivesCoder, PickleCoder
-from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.coders import BooleanCoder
+from apache_beam.io.unbounded_source import ReadFromUnboundedSource
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec
 from apache_beam.transforms.window import FixedWindows
 from apache_beam.typehints import KV, Any, Tuple
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
+from benchmarks.peers.elements import Elements
 from benchmarks.peers.plain_loop import READER
-from benchmarks.peers.task import arguments, avro_files, write
+from benchmarks.peers.task import Row, arguments, avro_files, write
+from measurement.columnar.batch import NO_WATERMARK
 from measurement.local.prism import ensure_prism, prism_options
 from measurement.transforms.end import End
 
@@ -29,68 +30,12 @@ SECONDS_PER_HOUR = 3_600
 _POLL_SECONDS = 0.02
 
 
-class Place(CheckpointMark):
-    """How many events were emitted."""
-
-    def __init__(self, emitted: int):
-        self.emitted = emitted
-
-    def finalize_checkpoint(self) -> None:
-        """Files need no acknowledgement."""
-
-
-class EventsReader(UnboundedReader):
-    """Emits events as dicts at their times; the watermark stands still until all is read."""
-
-    def __init__(self, paths: list[str], emitted: int):
-        self._events, self._emitted = _events(paths), emitted
-        self._current, self._ended = None, False
-        for _ in range(emitted):
-            next(self._events)
-
-    def start(self) -> bool:
-        return self.advance()
-
-    def advance(self) -> bool:
-        self._current = next(self._events, None)
-        self._ended = self._current is None
-        self._emitted += not self._ended
-        return not self._ended
-
-    def get_current(self) -> dict:
-        return self._current
-
-    def get_current_timestamp(self) -> Timestamp:
-        return Timestamp(micros=self._current["event_time"])
-
-    def get_watermark(self) -> Timestamp:
-        return MAX_TIMESTAMP if self._ended else MIN_TIMESTAMP
-
-    def get_checkpoint_mark(self) -> Place:
-        return Place(self._emitted)
-
-
-class EventSource(UnboundedSource):
-    def __init__(self, paths: list[str]):
-        self.paths = paths
-
-    def split(self, desired_num_splits, options=None):
-        return [self]
-
-    def create_reader(self, options, checkpoint_mark):
-        return EventsReader(self.paths, checkpoint_mark.emitted if checkpoint_mark else 0)
-
-    def get_checkpoint_mark_coder(self):
-        return PickleCoder()
-
-    def default_output_coder(self):
-        return FastPrimitivesCoder()
-
-
-def _events(paths: list[str]):
+def read(paths: list[str]):
+    """The log's events; the watermark stands still until all is read."""
     for path in paths:
         with open(path, "rb") as file:
-            yield from fastavro.reader(file, READER)
+            for event in fastavro.reader(file, READER):
+                yield event, NO_WATERMARK
 
 
 def by_id(event: dict):
@@ -133,22 +78,28 @@ def add(parts):
     return tuple(map(sum, zip(*parts))) or (0, 0)
 
 
+def count(paths: list[Path], folder: Path, flags: list[str]) -> list[Row]:
+    """The result over the files by the engine that Beam's ``flags`` name; rows are written to ``folder`` first."""
+    with beam.Pipeline(options=PipelineOptions(flags)) as p:
+        (
+            p
+            | "Read" >> ReadFromUnboundedSource(Elements(read, list(map(str, paths))), _POLL_SECONDS)
+            | "By id" >> beam.Map(by_id).with_output_types(KV[str, Tuple[Any, str, int]])
+            | "First" >> beam.ParDo(First()).with_output_types(KV[str, Tuple[int, int]])
+            | "Hours" >> beam.WindowInto(FixedWindows(SECONDS_PER_HOUR))
+            | "Sum" >> beam.CombinePerKey(add)
+            | "Write" >> beam.ParDo(Write(str(folder)))
+            | "Written" >> End()
+        )
+    return [tuple(row) for path in folder.glob("*.json") for row in json.loads(path.read_text())]
+
+
 def main() -> None:
-    log, out, _ = arguments()
+    log, out, variant = arguments()
     logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
+    flags = ["--runner=FnApiRunner", "--streaming"] if variant == ["fnapi"] else prism_options(ensure_prism(lambda _: None))
     with tempfile.TemporaryDirectory(dir=out.parent) as scratch:
-        with beam.Pipeline(options=PipelineOptions(prism_options(ensure_prism(lambda _: None)))) as p:
-            (
-                p
-                | "Read" >> ReadFromUnboundedSource(EventSource(list(map(str, avro_files(log)))), _POLL_SECONDS)
-                | "By id" >> beam.Map(by_id).with_output_types(KV[str, Tuple[Any, str, int]])
-                | "First" >> beam.ParDo(First()).with_output_types(KV[str, Tuple[int, int]])
-                | "Hours" >> beam.WindowInto(FixedWindows(SECONDS_PER_HOUR))
-                | "Sum" >> beam.CombinePerKey(add)
-                | "Write" >> beam.ParDo(Write(scratch))
-                | "Written" >> End()
-            )
-        write((row for path in Path(scratch).glob("*.json") for row in json.loads(path.read_text())), out)
+        write(count(avro_files(log), Path(scratch), flags), out)
 
 
 if __name__ == "__main__":

@@ -14,27 +14,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import apache_beam as beam
-import numpy as np
 import orjson
 from apache_beam.coders import Coder, PickleCoder, registry
 from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
+from benchmarks.peers import parts
+from benchmarks.peers.parts import Ids, Part
 from benchmarks.peers.task import Row
-from measurement.columnar.batch import gather, kept, pack, unpack
-from measurement.columnar.decode import Decoded
-from measurement.columnar.deltas import ON_TIME, Deltas, keys_of
-from measurement.columnar.labels import Labels, firsts
-from measurement.columnar.table import Keys
-from measurement.columnar.texts import blob_fingerprints
+from measurement.columnar.deltas import Deltas
 from measurement.io import flow
 from measurement.io.files import FRAME_EVENTS
 from measurement.io.framing import frames
-from measurement.local.prism import ensure_prism, prism_options
-from measurement.model.events import FIELD_INDEX, MICROS_PER_HOUR
-from measurement.state.ring import SLOTS, Changes
-from measurement.state.totals import TotalsShard
 from measurement.transforms import coders  # noqa: F401 (registers how Deltas travel)
 from measurement.transforms.end import End
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
@@ -43,89 +35,6 @@ ID_SHARDS, ROW_SHARDS = 4, 2
 PUBLISH_SECONDS = 5.0
 _IN_FLIGHT = 8 * FRAME_EVENTS
 _FRAMES_A_BUNDLE, _READ_SECONDS, _POLL_SECONDS = 2, 2.0, 0.02
-_ID, _TYPE, _TIME, _CAMPAIGN, _PRICE = (
-    FIELD_INDEX[name] for name in ("event_id", "event_type", "event_time", "campaign_id", "price_micros"))
-_VERSION = 1
-
-
-# -- what travels -----------------------------------------------------------------------------------------------------
-
-@dataclass(frozen=True)
-class Part:
-    """n events: fingerprints of their ids, the number of each one's row, its price; and the r rows: hour (µs), codes of
-    campaign and type among ``labels``."""
-
-    hi: np.ndarray  # uint64 (n,)
-    lo: np.ndarray
-    row: np.ndarray  # int32 (n,)
-    price: np.ndarray  # int64 (n,)
-    hours: np.ndarray  # int64 (r,)
-    codes: np.ndarray  # int32 (r, 2)
-    labels: list[str]
-
-    @classmethod
-    def of(cls, decoded: Decoded) -> "Part":
-        if decoded.failed:
-            raise ValueError(f"an event of the log cannot be read: {decoded.failed[0][2]}")
-        values, lengths = decoded.values, decoded.lengths
-        ids = gather(values[:, _ID], lengths[:, _ID].astype(np.int64), decoded.buf, np.arange(len(values)))
-        campaigns, types = Labels(), Labels()
-        campaign, type_ = (labels.codes(decoded.buf, values[:, field], lengths[:, field])
-                           for labels, field in ((campaigns, _CAMPAIGN), (types, _TYPE)))
-        hour = values[:, _TIME] // MICROS_PER_HOUR
-        first, width = hour.min(), len(types.texts)
-        # Hour, campaign (0: null) and type as one number: there are few enough to be ticked off instead of sorted.
-        packed = ((hour - first) * (len(campaigns.texts) + 1) + campaign + 1) * width + type_
-        rows, number = kept(int(packed.max()) + 1, packed)
-        rest, of_type = np.divmod(rows, width)
-        hours, of_campaign = np.divmod(rest, len(campaigns.texts) + 1)
-        codes = np.column_stack([of_campaign - 1, of_type + len(campaigns.texts)]).astype(np.int32)
-        price = np.where(lengths[:, _PRICE] >= 0, values[:, _PRICE], 0)
-        return cls(*blob_fingerprints(ids), number[packed], price, (hours + first) * MICROS_PER_HOUR, codes,
-                   campaigns.texts + types.texts)
-
-    def __len__(self) -> int:
-        return len(self.hi)
-
-    @property
-    def size(self) -> int:
-        return sum(array.nbytes for array in self._arrays)
-
-    @property
-    def _arrays(self) -> tuple[np.ndarray, ...]:
-        return self.hi, self.lo, self.row, self.price, self.hours, self.codes
-
-    def split(self, shards: int) -> list[tuple[str, "Part"]]:
-        """(shard, its events in order of arrival) for each shard that has any; as elsewhere by the id's high bits, since the
-        low ones choose the slot in a shard's table."""
-        shard = ((self.hi >> np.uint64(40)) % np.uint64(shards)).astype(np.uint8)
-        order = np.argsort(shard, kind="stable")
-        edges = np.searchsorted(shard[order], np.arange(shards + 1))
-        return [(str(s), self._take(order[a:b])) for s, (a, b) in enumerate(zip(edges[:-1], edges[1:])) if b > a]
-
-    def _take(self, at: np.ndarray) -> "Part":
-        rows, number = kept(len(self.hours), self.row[at])
-        return Part(self.hi[at], self.lo[at], number[self.row[at]], self.price[at], self.hours[rows], self.codes[rows], self.labels)
-
-    def sums(self, at: np.ndarray) -> Deltas:
-        """What some of the events add to their rows."""
-        rows, number = kept(len(self.hours), self.row[at])
-        row = number[self.row[at]]
-        counts = np.zeros((len(rows), 2), np.int64)
-        counts[:, 0] = np.bincount(row, minlength=len(rows))
-        np.add.at(counts[:, 1], row, self.price[at])
-        hours, codes = self.hours[rows], self.codes[rows]
-        return Deltas(keys_of(hours, codes, self.labels), hours, np.full(len(rows), ON_TIME, np.uint8), codes, counts, self.labels)
-
-    def encode(self) -> bytes:
-        return pack(_VERSION, (*(array.tobytes() for array in self._arrays), orjson.dumps(self.labels)))
-
-    @classmethod
-    def decode(cls, encoded: bytes) -> "Part":
-        *arrays, labels = unpack(_VERSION, encoded)
-        types = np.uint64, np.uint64, np.int32, np.int64, np.int64, np.int32
-        hi, lo, row, price, hours, codes = (np.frombuffer(array, type_) for array, type_ in zip(arrays, types))
-        return cls(hi, lo, row, price, hours, codes.reshape(-1, 2), orjson.loads(labels))
 
 
 class PartCoder(Coder):
@@ -229,35 +138,6 @@ class LogSource(UnboundedSource):
 
 # -- machines ---------------------------------------------------------------------------------------------------------
 
-class Ids:
-    """The ids of a shard, each once."""
-
-    def __init__(self):
-        self._keys, self._logged = Keys(), 0
-
-    def absorb(self, part: Part) -> np.ndarray:
-        """Where the events stand that are the first of their id."""
-        known = self._keys.rows
-        found = self._keys.add(part.hi, part.lo)
-        fresh = np.flatnonzero(found >= known)
-        return fresh[firsts(found[fresh] - known)]
-
-    def take_changes(self) -> Changes:
-        at = slice(self._logged, self._keys.rows)
-        self._logged = self._keys.rows
-        run = pack(_VERSION, (self._keys.hi[at].tobytes(), self._keys.lo[at].tobytes()))
-        return Changes(appended=[(SLOTS, run)] if at.stop > at.start else [])
-
-    def restore(self, runs) -> None:
-        halves = [unpack(_VERSION, run) for run in runs]
-        hi, lo = (np.frombuffer(b"".join(half), np.uint64) for half in zip(*halves)) if halves else (None, None)
-        self._keys = Keys(hi, lo)
-        self._logged = self._keys.rows
-
-    def next_due(self) -> None:
-        return None
-
-
 class Distinct(KeyedMachine):
     """(shard, Part) to (shard of rows, Deltas): what the events add that are the first of their id."""
 
@@ -286,7 +166,7 @@ class Totals(KeyedMachine):
         self._flushed: dict[str, float] = {}
 
     def machine(self, key):
-        return TotalsShard(texts=2, counts=2, allowed_lateness=0, horizon=24 * MICROS_PER_HOUR)
+        return parts.totals()
 
     def next_due(self, machine):
         return None  # no hour closes before the log's end
@@ -304,10 +184,7 @@ class Totals(KeyedMachine):
         self._flushed[key] = time.monotonic()
         revisions = machine.flush(0)
         if revisions is not None and len(revisions):
-            texts = [*revisions.labels, None]  # code -1 is the last
-            campaigns, types = ([texts[code] for code in column] for column in revisions.codes.T.tolist())
-            events, price = revisions.counts.T.tolist()
-            yield orjson.dumps(list(zip(revisions.hours.tolist(), campaigns, types, events, price)))
+            yield orjson.dumps(parts.rows(revisions))
 
 
 class Write(beam.DoFn):
@@ -321,11 +198,11 @@ class Write(beam.DoFn):
         return ()
 
 
-def count(paths: list[Path], folder: Path) -> list[Row]:
-    """The result over the files; rows are published to ``folder`` meanwhile."""
+def count(paths: list[Path], folder: Path, flags: list[str]) -> list[Row]:
+    """The result over the files by the engine that Beam's ``flags`` name; rows are published to ``folder`` meanwhile."""
     run = uuid.uuid4().hex
     source = ReadFromUnboundedSource(LogSource(run, list(map(str, paths))), _POLL_SECONDS, _FRAMES_A_BUNDLE, _READ_SECONDS)
-    with beam.Pipeline(options=PipelineOptions(prism_options(ensure_prism(lambda _: None)))) as p:
+    with beam.Pipeline(options=PipelineOptions(flags)) as p:
         (
             p
             | "Read" >> source

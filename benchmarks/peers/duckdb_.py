@@ -26,8 +26,8 @@ def main() -> None:
     db = duckdb.connect()
     source, time = f"read_parquet('{log}/parquet/*.parquet')", "event_time"
     if variant == ["avro"]:
-        # The extension as a package: it lies beside the interpreter's others.
-        db.execute(f"LOAD '{next(Path(sysconfig.get_path('purelib')).glob('duckdb_ext/extensions/*/*/avro.duckdb_extension'))}'")
+        # The extension as a package: it lies among the interpreter's others.
+        db.load_extension(str(next(Path(sysconfig.get_path("purelib")).glob("*/extensions/*/avro.duckdb_extension"))))
         source = f"read_avro('{log}/*.avro')"
         if db.execute(f"SELECT typeof(event_time) FROM {source} LIMIT 1").fetchone() != ("BIGINT",):
             time = "epoch_us(event_time)"

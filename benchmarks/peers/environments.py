@@ -27,10 +27,12 @@ ENVIRONMENTS = {
     # The newest Spark whose Avro connector is to be had; the connector must be of the same version.
     "spark": Environment(("pyspark==4.1.1",), ("org.apache.spark:spark-avro_2.13:4.1.1", "org.tukaani:xz:1.10"), java=True),
     "bytewax": Environment(("bytewax==0.21.1", FASTAVRO)),
+    "pathway": Environment(("pathway==0.33.0", FASTAVRO)),
     "polars": Environment(("polars==2.1.0",)),
     "duckdb": Environment(("duckdb==2.0.0",)),
-    # DuckDB fetches extensions from a place of its own; this is the newest that is packaged.
-    "duckdb-avro": Environment(("duckdb==1.4.4", "duckdb-ext-avro==1.4.4.20260205")),
+    # DuckDB fetches extensions from a place of its own; this is the newest that is packaged. With 1.4.4 the result was wrong:
+    # a null came back at the same place of every later vector of 2,048 rows (its issue 21444).
+    "duckdb-avro": Environment(("duckdb==1.5.5", "duckdb-extension-avro==1.5.5")),
 }
 _SECONDS = 1_800  # for an installation
 
@@ -38,8 +40,9 @@ _SECONDS = 1_800  # for an installation
 def ensure(name: str, cache: Path) -> tuple[str, dict[str, str]]:
     """The interpreter, and what its process finds in its environment. Made below ``cache`` if it is not there."""
     wanted = ENVIRONMENTS[name]
-    if wanted.java and not shutil.which("java"):
-        raise Missing("no java on the PATH (17 or later)")
+    for needed, program in (wanted.java, "java"), (wanted.jars, "mvn"):
+        if needed and not shutil.which(program):
+            raise Missing(f"no {program} on the PATH{' (17 or later)' if needed is True else ''}")
     if not wanted.packages:
         return sys.executable, {}
     folder = cache / name

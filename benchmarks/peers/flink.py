@@ -2,7 +2,8 @@
 
 Parallelism 2, a checkpoint each ten seconds, object reuse, mini-batches and aggregation in two phases; state on the heap or,
 as variant `rocksdb`, in RocksDB with managed memory and incremental checkpoints. The first row of an id by processing time is
-the form of deduplication that keeps the least state and emits no retractions. Nothing is forgotten.
+the form of deduplication that keeps the least state and emits no retractions. Nothing is forgotten. Mini-batches of 5,000 or none
+at all took a fifth and a third more processor time.
 
 What the last GROUP BY emits is a changelog. The print connector takes it, since each row through Python would be the slowest part
 of the job, and a file sink would commit the end of a finite log only with the next periodic checkpoint, seconds after the last
@@ -64,7 +65,8 @@ GROUP BY hour_start, campaign_id, event_type
 
 def main() -> None:
     log, out, variant = arguments()
-    os.environ.setdefault("JVM_ARGS", f"-Xms{HEAP} -Xmx{HEAP}")  # the whole local cluster is in this one JVM
+    # The whole local cluster is in this one JVM. Its scripts choose G1; the parallel collector took less processor time here.
+    os.environ.setdefault("JVM_ARGS", f"-Xms{HEAP} -Xmx{HEAP} -XX:+UseParallelGC")
     from pyflink.common import Configuration
     from pyflink.table import EnvironmentSettings, TableEnvironment
 

@@ -1,8 +1,9 @@
 """The log that every peer reads: contract events as Avro object containers, the same bytes for the same parameters.
 
 A day of events in order of arrival, cut into files as a collector cuts them: seconds to minutes out of order, one in a
-hundred late by up to six hours, and one in twenty a resend, up to six hours behind the first. Conversions have no campaign,
-as the contract allows, so a peer has to group by a null as well.
+hundred late by up to six hours, and one in twenty a resend, up to six hours behind the first. A follow-up belongs to an
+impression shown minutes before, and half of the conversions are by somebody who was shown an advertisement. Conversions
+have no campaign, as the contract allows, so a peer has to group by a null as well.
 
 Blocks are of 64 kB, as Avro's Java library cuts them, and not compressed unless asked for: inflating costs each peer the same
 and would only bring their figures closer together. The same events stand beside as Parquet, for what reads nothing else.
@@ -21,7 +22,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from measurement.model.events import EVENT_TYPES, FIELDS, FORMATS, MICROS_PER_HOUR, MICROS_PER_SECOND, SCHEMA
+from measurement.model.events import (
+    CONVERSION, EVENT_TYPES, FIELDS, FORMATS, IMPRESSION, MICROS_PER_HOUR, MICROS_PER_SECOND, SCHEMA)
 from measurement.simulate.agents import AGENTS
 
 BEGIN = 1_772_323_200 * MICROS_PER_SECOND  # 2026-03-01T00:00:00Z
@@ -30,6 +32,7 @@ LATEST = 6 * MICROS_PER_HOUR  # a late event or a resend is at most so far behin
 CAMPAIGNS, FILES, BLOCK_BYTES = 200, 8, 64_000
 RESENDS, LATE = 0.05, 0.01
 _DISORDER = 20 * MICROS_PER_SECOND  # on average; ten minutes at most
+_AFTERWARDS = 120 * MICROS_PER_SECOND  # on average, from an impression to what follows it
 _CHUNK = 25_000  # events in memory as Python objects
 _SHARES = (0.40, 0.012, 0.003, 0.22, 0.11, 0.085, 0.07, 0.055, 0.045)  # of EVENT_TYPES
 _ARROW = {"string": pa.string(), "long": pa.int64(), "int": pa.int32(), "boolean": pa.bool_()}
@@ -107,12 +110,25 @@ def _draw(rng: np.random.Generator, events: int) -> dict[str, np.ndarray]:
     again = rng.choice(n, resends, replace=False)
     received = np.concatenate([arrived, arrived[again] + rng.integers(MICROS_PER_SECOND, LATEST, resends)])
     order = np.argsort(received, kind="stable")
+    type_ = rng.choice(len(EVENT_TYPES), n, p=_SHARES).astype(np.uint8)
+    unled = (type_ == IMPRESSION) | (type_ == CONVERSION) & (rng.random(n) < 0.5)  # others take user and booking from a parent
+    parent = np.where(unled, np.arange(n), _parents(rng, happened, type_))
+    agent, user = rng.integers(0, len(AGENTS), n), rng.integers(0, max(1, n // 6), n)
+    booking = (CAMPAIGNS * 8 * rng.random(n) ** 2).astype(np.int64)
     return {
-        "order": order, "again": again, "distinct": np.array(n), "happened": happened, "received": received,
-        "id": rng.integers(0, 256, (n, 16), np.uint8), "type": rng.choice(len(EVENT_TYPES), n, p=_SHARES).astype(np.uint8),
-        "parent": (np.arange(n) * rng.random(n)).astype(np.int64), "booking": (CAMPAIGNS * 8 * rng.random(n) ** 2).astype(np.int64),
-        "user": rng.integers(0, max(1, n // 6), n), "agent": rng.integers(0, len(AGENTS), n), "shown": rng.integers(0, 101, n),
+        "order": order, "again": again, "distinct": np.array(n), "happened": happened, "received": received, "type": type_,
+        "id": rng.integers(0, 256, (n, 16), np.uint8), "shown": rng.integers(0, 101, n), "parent": parent,
+        "booking": booking[parent], "user": user[parent], "agent": agent[parent],
     }
+
+
+def _parents(rng: np.random.Generator, happened: np.ndarray, type_: np.ndarray) -> np.ndarray:
+    """For each event an impression that was there before it; the first of the day for what precedes them all."""
+    shown = np.flatnonzero(type_ == IMPRESSION)
+    if not len(shown):
+        return np.arange(len(happened))
+    last = np.searchsorted(happened[shown], happened - rng.exponential(_AFTERWARDS, len(happened)), side="right") - 1
+    return shown[np.maximum(last, 0)]
 
 
 def _bookings(rng: np.random.Generator) -> list[dict]:
@@ -155,6 +171,7 @@ def _events(draws: dict[str, np.ndarray], bookings: list[dict], order: np.ndarra
             event["impression_id"] = parent
         if name == "viewability":
             event["visible_percent"], event["visible_ms"] = shown, shown * 40
+            event["audible_ms"] = None if booked["format"] == "display" else shown * 40
         elif type_ > 3:
             event["played_ms"] = (type_ - 4) * 3_750
         yield event

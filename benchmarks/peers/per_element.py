@@ -16,14 +16,15 @@ import apache_beam as beam
 import fastavro
 import mmh3
 import numpy as np
-from apache_beam.coders import FastPrimitivesCoder, PickleCoder, StrUtf8Coder
-from apache_beam.io.unbounded_source import CheckpointMark, ReadFromUnboundedSource, UnboundedReader, UnboundedSource
+from apache_beam.coders import FastPrimitivesCoder, StrUtf8Coder
+from apache_beam.io.unbounded_source import ReadFromUnboundedSource
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.transforms.timeutil import TimeDomain
 from apache_beam.transforms.userstate import ReadModifyWriteStateSpec, TimerSpec, on_timer
 from apache_beam.transforms.window import GlobalWindow
-from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
+from apache_beam.utils.timestamp import Timestamp
 
+from benchmarks.peers.elements import Elements
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.io.framing import frames
 from measurement.io.watermark import SUPPORT
@@ -42,79 +43,17 @@ _READING: list[Callable[[], None]] = []  # called when the first event is read; 
 
 # -- source -----------------------------------------------------------------------------------------------------------
 
-class Place(CheckpointMark):
-    """How many events were emitted."""
-
-    def __init__(self, emitted: int):
-        self.emitted = emitted
-
-    def finalize_checkpoint(self) -> None:
-        """Files need no acknowledgement."""
-
-
-class EventsReader(UnboundedReader):
-    """Emits the accepted events of one file, each as a dict."""
-
-    def __init__(self, path: str, emitted: int):
-        self._events = _events(Path(path))
-        self._emitted, self._recent, self._watermark = 0, [], NO_WATERMARK
-        self._current, self._done = None, False
-        for _ in range(emitted):
-            self._next()
-
-    def start(self) -> bool:
-        for tell in _READING:
-            tell()
-        return self.advance()
-
-    def advance(self) -> bool:
-        self._done = not self._next()
-        return not self._done
-
-    def _next(self) -> bool:
-        for event in self._events:
-            if not _is_sound(event, self._watermark):
-                continue
-            self._recent = [*self._recent[1 - SUPPORT :], event["event_time"]]
-            if len(self._recent) == SUPPORT:
-                self._watermark = max(self._watermark, min(self._recent))
-            self._current = event
-            self._emitted += 1
-            return True
-        return False
-
-    def get_current(self) -> dict:
-        return self._current
-
-    def get_current_timestamp(self) -> Timestamp:
-        return Timestamp(micros=self._current["event_time"])
-
-    def get_watermark(self) -> Timestamp:
-        if self._done:
-            return MAX_TIMESTAMP
-        return MIN_TIMESTAMP if self._watermark == NO_WATERMARK else Timestamp(micros=self._watermark)
-
-    def get_checkpoint_mark(self) -> Place:
-        return Place(self._emitted)
-
-
-class EventSource(UnboundedSource):
-    """One file as a stream of events."""
-
-    def __init__(self, path: str):
-        self.path = path
-
-    def split(self, desired_num_splits, options=None):
-        return [self]
-
-    def create_reader(self, options, checkpoint_mark):
-        return EventsReader(self.path, checkpoint_mark.emitted if checkpoint_mark else 0)
-
-    def get_checkpoint_mark_coder(self):
-        return PickleCoder()
-
-    def default_output_coder(self):
-        return FastPrimitivesCoder()
+def accepted(path: str) -> Iterator[tuple[dict, int]]:
+    """(event, watermark behind it in µs) of each accepted event of one file."""
+    for tell in _READING:
+        tell()
+    recent, watermark = [], NO_WATERMARK
+    for event in _events(Path(path)):
+        if _is_sound(event, watermark):
+            recent = [*recent[1 - SUPPORT :], event["event_time"]]
+            if len(recent) == SUPPORT:
+                watermark = max(watermark, min(recent))
+            yield event, watermark
 
 
 def _events(path: Path) -> Iterator[dict]:
@@ -318,7 +257,7 @@ def run(log: Path, out: Path, reading: Callable[[], None]) -> None:
     with beam.Pipeline(options=PipelineOptions(prism_options(ensure_prism(lambda _: None)))) as p:
         (
             p
-            | ReadFromUnboundedSource(EventSource(str(log / "events-01.avro")), 0.02)
+            | ReadFromUnboundedSource(Elements(accepted, str(log / "events-01.avro")), 0.02)
             | "By impression" >> beam.Map(by_impression).with_output_types(keyed)
             | beam.ParDo(Join()).with_output_types(keyed)
             | beam.ParDo(Totals()).with_output_types(keyed)

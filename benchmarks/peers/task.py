@@ -2,7 +2,7 @@
 
 Deduplicate by event_id over the whole log, then count exactly: by hour (start, µs), campaign_id (or null) and event_type,
 the events and the sum of price_micros (0 where none has a price). ``python -m benchmarks.peers.NAME LOG OUT`` reads LOG's
-files and leaves the whole result at OUT, as JSON lines, when there is nothing left to count.
+files and leaves the whole result at OUT, a row a line of JSON in any order, when there is nothing left to count.
 """
 
 import json
@@ -28,7 +28,7 @@ def avro_files(log: Path) -> list[Path]:
     return sorted(log.glob("*.avro"))
 
 
-def write(rows: Iterable[Row], out: Path) -> None:
+def write(rows: Iterable[tuple], out: Path) -> None:
     """Leaves the result at ``out``, whole or not at all: when it is there is when the peer was done."""
     scratch = out.with_name(out.name + ".part")
     with scratch.open("w") as file:
@@ -37,7 +37,6 @@ def write(rows: Iterable[Row], out: Path) -> None:
     os.replace(scratch, out)
 
 
-def read(out: Path) -> list[Row]:
-    """Sorted; a null campaign first."""
+def read(out: Path) -> list[tuple]:
     with out.open() as file:
-        return sorted((tuple(json.loads(line)) for line in file), key=lambda row: (row[0], row[1] or "", *row[2:]))
+        return [tuple(json.loads(line)) for line in file]
