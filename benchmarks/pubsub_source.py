@@ -75,7 +75,8 @@ def bare_pull(endpoints: Endpoints, subscription: str, messages: int) -> None:
 
 def our_source(endpoints: Endpoints, subscription: str, messages: int) -> None:
     """The source's reader, a mark finalized after each element."""
-    made = source.PubSubSource(subscription, 1, subscription, "projects/demo/instances/none", endpoints, Policy(), reader=0)
+    one = source.Reading(source.Flow(threads=1))  # as the emulators' profile has it
+    made = source.PubSubSource(subscription, 1, subscription, "projects/demo/instances/none", endpoints, Policy(), one, reader=0)
     reader, pause = made.create_reader(None, None), threading.Event()
     has, edge = reader.start(), 0
     while True:

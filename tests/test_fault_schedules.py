@@ -752,7 +752,7 @@ def run_a_round(thread) -> bool:
 
 
 def forget_process(run: str) -> None:
-    for registry in (keepers._keepers, handover._last):
+    for registry in (keepers._keepers, handover._last, totals_module.Totals._flushed):
         for key in [key for key in registry if key[0] == run]:
             del registry[key]
     flow.forget(run)
@@ -771,7 +771,7 @@ def begin(monkeypatch, tmp_path):
             super().__init__(*args, clock=clock)
             world().process.keepers.append(self)
 
-    idle_threads = SimpleNamespace(Lock=threading.Lock, Event=Event, Thread=lambda **_: SimpleNamespace(start=lambda: None))
+    idle_threads = SimpleNamespace(Lock=threading.Lock, Condition=threading.Condition, Event=Event, Thread=lambda **_: SimpleNamespace(start=lambda: None))
     monkeypatch.setattr(keeper_module, "threading", idle_threads)
     monkeypatch.setattr(keeper_module._LOG, "disabled", True)
     monkeypatch.setattr(source_module, "Keeper", Kept)
@@ -780,6 +780,7 @@ def begin(monkeypatch, tmp_path):
     monkeypatch.setattr(source_module, "Control", lambda endpoints, instance: world().control)
     monkeypatch.setattr(source_module, "look_up", lambda endpoints: lambda name, revision: None)
     monkeypatch.setattr(source_module, "time", clock)
+    monkeypatch.setattr(source_module, "_WAIT_SECONDS", 0.0)  # nothing comes while a reader reads
     monkeypatch.setattr(archive_module, "uuid", SimpleNamespace(uuid4=lambda: SimpleNamespace(hex=f"{next(numbers):012x}")))
     monkeypatch.setattr(rejects_module, "now_micros", lambda: round(clock() * 1e6))
     monkeypatch.setattr(totals_module, "now_micros", lambda: round(clock() * 1e6))

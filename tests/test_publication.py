@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from types import SimpleNamespace
 
 import duckdb
 import numpy as np
@@ -18,6 +19,8 @@ from measurement.model.events import MAX_TIME_MICROS, MICROS_PER_HOUR, MIN_TIME_
 from measurement.model.revisions import revision
 from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, TIMESTAMP, TOTALS
 from measurement.state.totals import PROVISIONAL, RESTATED, Revisions
+from measurement.transforms import totals as stage
+from measurement.transforms.config import RunConfig
 
 T = 1_772_409_600_000_000
 MOST = 2**63 - 1
@@ -112,3 +115,29 @@ def test_units_are_decimals_of_nine_digits(units, start):
 def test_a_sum_beyond_int64_is_refused(wrong):
     with pytest.raises(ValueError, match="a sum is"):
         numeric.to_units(pa.chunked_array([pa.array([wrong], numeric.TYPE)]))
+
+
+def test_the_first_change_after_a_pause_is_published_at_once_and_others_with_those_of_every_key(monkeypatch):
+    clock = [1_000.125]
+    monkeypatch.setattr(stage, "time", SimpleNamespace(monotonic=lambda: clock[0]))
+    config = RunConfig("cadence", 1, 0, publish_seconds=0.5)
+    worker, other = stage.Totals(config), stage.Totals(config)  # of one process
+    machines = {key: worker.machine(key) for key in ("ledger", "intake")}
+    texts = {"ledger": ("source", "click", "counted"), "intake": ("source",)}
+
+    def change(key: str, of: stage.Totals = worker) -> list:
+        counts = (1,) * len(stage.TOTALS[key].values)
+        return [table for table, _ in of.absorb(key, machines[key], Deltas.tally({(T, 0, *texts[key]): counts}))]
+
+    assert change("ledger") == ["ledger"]
+    clock[0] = 1_000.25
+    assert change("ledger") == [] and change("ledger", other) == []
+    assert change("intake") == ["intake"]  # its own first
+    assert change("intake") == []
+    assert worker.flush_in("ledger") == other.flush_in("ledger") == worker.flush_in("intake") == 0.25
+    clock[0] = 1_000.5
+    assert [table for table, _ in worker.flush("ledger", machines["ledger"])] == ["ledger"]
+    assert worker.flush_in("ledger") == 0.5 and worker.flush_in("intake") == 0
+    assert [table for table, _ in worker.flush("ledger", machines["ledger"])] == []  # nothing has changed
+    clock[0] = 1_003.0
+    assert change("intake", other) == ["intake"]

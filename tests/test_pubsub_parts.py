@@ -30,7 +30,7 @@ from measurement.io.framing import READER_SCHEMA
 from measurement.io.publication import REJECTED, of_revisions, schema
 from measurement.io.pubsub import keeper as keeper_module
 from measurement.io.pubsub.fence import BEAT, Fence, heard, running
-from measurement.io.pubsub.keeper import Flow, Keeper, Superseded
+from measurement.io.pubsub.keeper import Flow, Keeper, Pulled, Superseded
 from measurement.io.pubsub.leases import Leases
 from measurement.io.pubsub.messages import Message, MessageFrame, Schemas, frames
 from measurement.io.pubsub.source import PubSubSource, Reading, Rebuild
@@ -499,7 +499,7 @@ def keep(service):
 def hand_on(service: Service, keeper: Keeper, number: int) -> list[str]:
     """What a reader does: takes what has been pulled and emits it as an element."""
     taken = []
-    service.until(lambda: bool(taken.extend(keeper.take(1_000)) or taken))
+    service.until(lambda: bool(taken.extend(keeper.take(1_000, 1 << 30, 0.0)) or taken))
     ids = [m.ack_id for pulled in taken for m in pulled.messages]
     keeper.leases.emitted(number, ids, sum(p.size for p in taken), taken[0].at)
     return ids
@@ -535,7 +535,7 @@ def test_an_outage_while_pulling_is_waited_out(service, keep):
     keeper = keep()
     service.publish("a")
     service.until(lambda: keeper.outages >= 3)
-    assert keeper.take(10) == []
+    assert keeper.take(10, 1 << 30, 0.0) == []
     del service.failing["pull"]
     assert hand_on(service, keeper, 1) == ["a"]
 
@@ -634,7 +634,82 @@ def test_what_is_held_or_waits_is_extended_before_its_deadline(service, keep):
     for _ in range(10):
         service.now += 21
         service.until(lambda: min(service.deadlines.values()) >= service.now + 59)
-    assert [m.ack_id for p in keeper.take(10) for m in p.messages] == ["waits"]  # and nothing was delivered again
+    assert [m.ack_id for p in keeper.take(10, 1 << 30, 0.0) for m in p.messages] == ["waits"]  # and nothing was delivered again
+
+
+class Nothing:
+    """A service that is never asked: what is pulled, a test puts there."""
+
+    pull = acknowledge = extend = lambda *_: []
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.fixture
+def quiet_keeper():
+    """A keeper without a pulling thread, and what sets its clock."""
+    clock = [100.0]
+    keeper = Keeper(Nothing(), Flow(threads=0), lambda _: None, lambda: clock[0])
+
+    def pull(n: int, size: int = 100) -> None:
+        with keeper._news:
+            keeper._waiting.append(Pulled([SimpleNamespace(ack_id=str(i)) for i in range(n)], n * size, clock[0]))
+            keeper._messages, keeper._bytes = keeper._messages + n, keeper._bytes + n * size
+
+    yield keeper, pull, clock
+    keeper.drain(20)
+
+
+def sizes(taken: list[Pulled]) -> list[int]:
+    return [len(pulled.messages) for pulled in taken]
+
+
+def test_the_first_message_after_a_pause_goes_at_once_and_what_follows_when_the_linger_is_over(quiet_keeper):
+    keeper, pull, clock = quiet_keeper
+    take = lambda: sizes(keeper.take(1_000, 1 << 20, 0.3))  # noqa: E731
+    assert take() == []
+    pull(1)
+    assert take() == [1]
+    pull(2)
+    clock[0] += 0.2
+    pull(3)
+    assert take() == []
+    clock[0] += 0.11
+    assert take() == [2, 3]
+    clock[0] += 5  # a pause; nothing was taken meanwhile, so nothing counts as taken
+    assert take() == []
+    pull(1)
+    assert take() == [1]
+
+
+@pytest.mark.parametrize(("most", "most_bytes"), [(1_000, 1 << 30), (1 << 30, 100_000)])
+def test_a_full_element_goes_at_once_and_is_of_whole_pulls(quiet_keeper, most, most_bytes):
+    keeper, pull, _ = quiet_keeper
+    take = lambda: sizes(keeper.take(most, most_bytes, 0.3))  # noqa: E731
+    pull(1)
+    assert take() == [1]
+    for _ in range(25):
+        pull(100)
+    assert take() == [100] * 10 and take() == [100] * 10  # no time has passed
+    assert take() == []  # 500 wait and are not full
+    for _ in range(5):
+        pull(100)
+    assert take() == [100] * 10 and (keeper._messages, keeper._bytes) == (0, 0)
+
+
+def test_a_reader_that_waits_gets_what_comes_and_is_let_go_when_the_keeper_closes(service, keep):
+    keeper, taken = keep(), []
+    waits = threading.Thread(target=lambda: taken.extend(keeper.take(10, 1 << 20, 0.3, 20.0)))
+    waits.start()
+    service.publish("a")
+    waits.join(20)
+    assert sizes(taken) == [1]
+    waits = threading.Thread(target=lambda: taken.extend(keeper.take(10, 1 << 20, 0.3, 20.0)))
+    waits.start()
+    keeper.close()
+    waits.join(10)
+    assert not waits.is_alive()
 
 
 def test_a_keeper_that_closes_gives_back_what_was_not_emitted_and_acknowledges_what_a_mark_still_covers(service, keep):

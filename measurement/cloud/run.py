@@ -39,6 +39,10 @@ from measurement.transforms.worker import settle
 
 _TELL_SECONDS = 0.25
 _DRAIN_SECONDS = 10.0
+# The emulator answers pulls that meet each other at half the rate of one after the other, for twice the processor time.
+_PULL_THREADS = {Profile.emulators: 1, Profile.gcp: 2}
+# How often an open hour's row is published at most: what is read at once, or what a service bills (docs/scale.md).
+_PUBLISH_SECONDS = {Profile.emulators: 0.5, Profile.gcp: 5.0}
 _SILENT_SECONDS = 6 * BEAT  # after so long without a heartbeat a job is taken for dead
 ENDED, FAILED = "ended", "failed"
 
@@ -85,7 +89,7 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
     own = archive.directory if archive and what.profile is Profile.emulators else None
     # What is acknowledged must be in the archive, and one that a subscription writes is behind by as long as a file is open.
     hold = by.hold if own or not archive else max(by.hold, 2.5 * ARCHIVE_SECONDS)
-    reading = Reading(Flow(lease=lease, hold=hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
+    reading = Reading(Flow(_PULL_THREADS[what.profile], lease=lease, hold=hold), idle_after=what.idle_after, archive=own, until_idle=what.until_idle)
     _execute(what, by, control, new, rules, reading, rebuild,
              None if rebuild is None else Rebuilding(_stored(what.places, new), rebuild.publish_from, None, rebuild.credit_from), tell)
 
@@ -178,7 +182,7 @@ def _execute(what: Run, by: Engine, control: Control, new: Generation, rules: po
              rebuild: Rebuild | None, rebuilding: Rebuilding | None, tell) -> None:
     places = what.places
     name = f"{new.number}-{uuid.uuid4().hex[:8]}"
-    config = RunConfig(name, new.number, new.began, rules, rebuilding=rebuilding)
+    config = RunConfig(name, new.number, new.began, rules, rebuilding=rebuilding, publish_seconds=_PUBLISH_SECONDS[what.profile])
     source = PubSubSource(name, new.number, places.subscription, places.instance, places.endpoints, rules, reading, rebuild,
                           _schemas(what.schemas), by.in_process, what.readers)
     p = beam.Pipeline(options=PipelineOptions(by.flags))

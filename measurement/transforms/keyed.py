@@ -92,6 +92,10 @@ class KeyedMachine(beam.DoFn):
     def flush(self, key: str, machine):
         raise NotImplementedError
 
+    def flush_in(self, key: str) -> float:
+        """Seconds from now until ``flush``."""
+        return self.flush_after
+
     def process(
         self, element, token=beam.DoFn.StateParam(TOKEN), due=beam.DoFn.TimerParam(DUE),
         end=beam.DoFn.TimerParam(END), flush=beam.DoFn.TimerParam(FLUSH),
@@ -177,7 +181,7 @@ class KeyedMachine(beam.DoFn):
             due.set(Timestamp(micros=min(-(-next_due // _MILLISECOND) * _MILLISECOND, at_most)))
         if self.flush_after is not None:
             if machine.dirty:
-                flush.set(Timestamp.now() + self.flush_after)
+                flush.set(Timestamp.now() + self.flush_in(key))
             else:
                 flush.clear()  # Prism, which drains no faster than its wall-clock timers, fires a cleared one at once
 

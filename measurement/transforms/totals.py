@@ -24,13 +24,17 @@ _BY_HORIZON = (DELIVERY, CREDITS, ATTRIBUTION)  # whose rows change no more when
 
 
 class Totals(KeyedMachine):
-    """(table or table/shard, Deltas) to (table, rows to append)."""
+    """(table or table/shard, Deltas) to (table, rows to append).
+
+    The first change after a pause is published at once, and what follows when ``publish_seconds`` have passed since.
+    """
+
+    _flushed: dict[tuple[str, str], float] = {}  # by (run, key), for all instances of a worker process: when last (s)
 
     def __init__(self, config: RunConfig):
         super().__init__(config.run, "totals")
         self._config = config
         self.flush_after = config.publish_seconds
-        self._flushed: dict[str, float] = {}
 
     def machine(self, key):
         table = _table(key)
@@ -51,7 +55,7 @@ class Totals(KeyedMachine):
         machine.absorb(self._published(_table(key), deltas, self._awaits_rebuild(machine)))
         if self._awaits_rebuild(machine):
             return
-        if time.monotonic() - self._flushed.setdefault(key, time.monotonic()) >= self.flush_after:
+        if self.flush_in(key) == 0:
             yield from self.flush(key, machine)
 
     def advance(self, key, machine, watermark):
@@ -89,11 +93,18 @@ class Totals(KeyedMachine):
             deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
         machine.rebuilt(deltas, closed, apart, first)
 
+    def flush_in(self, key):
+        last = self._flushed.get((self._run, key))
+        if last is None:
+            return 0.0
+        # By one clock for all keys: so what they publish goes through the engine, and to each sink, together.
+        return max(0.0, (last // self.flush_after + 1) * self.flush_after - time.monotonic())
+
     def flush(self, key, machine):
+        self._flushed[self._run, key] = time.monotonic()
         if self._awaits_rebuild(machine):
             return
         now = now_micros()
-        self._flushed[key] = time.monotonic()
         revisions = machine.flush(tick(now, self._config.began))
         if revisions is not None and len(revisions):
             yield self._rows(key, revisions, now)

@@ -5,6 +5,7 @@ marks carry only numbers.
 """
 
 import logging
+import math
 import random
 import threading
 import time
@@ -67,7 +68,9 @@ class Keeper:
         self._waiting: deque[Pulled] = deque()
         self._bytes = self._messages = 0  # waiting
         self._taken = -1e9
+        self._extended = -1e9  # when what waits was
         self._lock = threading.Lock()
+        self._news = threading.Condition(self._lock)  # something was pulled, or it is closed
         self._wake, self._closed = threading.Event(), threading.Event()
         self._closed_at = 0.0
         self._last_message = clock()  # or failed pull
@@ -79,21 +82,32 @@ class Keeper:
 
     # -- the reader's side
 
-    def take(self, most: int, linger: float = 0.0) -> list[Pulled]:
-        """What has been pulled, whole pulls of about ``most`` messages together; [] if nothing waits, or if less does and
-        something was taken within the last ``linger`` seconds."""
-        taken, n, now = [], 0, self._clock()
-        with self._lock:
-            if self._messages < most and now - self._taken < linger:
-                return []
-            while self._waiting and n < most:
-                self._taken = now
+    def take(self, most: int, most_bytes: int, linger: float, wait: float = 0.0) -> list[Pulled]:
+        """What has been pulled: whole pulls, until they have ``most`` messages or ``most_bytes`` together. If less than that
+        waits, it is taken only when nothing was within the last ``linger`` seconds. Waits for ``wait`` seconds at most until
+        it may be; [] if it may not then."""
+        taken, n, size, end = [], 0, 0, time.monotonic() + wait
+        with self._news:
+            while (due := self._due(most, most_bytes, linger)) > 0:
+                if (left := end - time.monotonic()) <= 0 or self._closed.is_set():
+                    return []
+                self._news.wait(min(due, left))
+            while self._waiting and n < most and size < most_bytes:
                 pulled = self._waiting.popleft()
-                self._bytes -= pulled.size
-                n += len(pulled.messages)
+                n, size = n + len(pulled.messages), size + pulled.size
                 taken.append(pulled)
             self._messages -= n
+            self._bytes -= size
+            if taken:
+                self._taken = self._clock()
         return taken
+
+    def _due(self, most: int, most_bytes: int, linger: float) -> float:
+        """Seconds until what waits may be taken."""
+        if not self._waiting:
+            return math.inf
+        full = self._messages >= most or self._bytes >= most_bytes
+        return 0.0 if full else self._taken + linger - self._clock()
 
     def finalized(self, number: int) -> None:
         self.leases.finalized(number, self._clock())
@@ -109,7 +123,7 @@ class Keeper:
     def give_back(self, number: int) -> None:
         """Gives back what was emitted behind element ``number`` and what was pulled and not emitted."""
         ids = self.leases.forget_after(number)
-        ids += [m.ack_id for pulled in self.take(1 << 62) for m in pulled.messages]
+        ids += [m.ack_id for pulled in self.take(1 << 62, 1 << 62, 0.0) for m in pulled.messages]
         if ids:
             self._try(lambda: self._subscriber.extend(ids, 0))
 
@@ -120,8 +134,13 @@ class Keeper:
     def close(self) -> None:
         """Stops pulling and gives back what was not emitted; what a mark in flight covers is still acknowledged."""
         self._closed_at = self._clock()
+        self._close()
+
+    def _close(self) -> None:
         self._closed.set()
         self._wake.set()
+        with self._news:
+            self._news.notify_all()
 
     def drain(self, seconds: float) -> None:
         """Closes it and waits for its last acknowledgements, at most so long."""
@@ -156,6 +175,7 @@ class Keeper:
                     self._bytes += size
                     self._messages += len(messages)
                     self._last_message, self._answers = self._clock(), 0
+                    self._news.notify_all()
                 else:
                     self._answers += 1
 
@@ -163,12 +183,15 @@ class Keeper:
         while True:
             self._wake.wait(_TICK_SECONDS)
             self._wake.clear()
-            due = self.leases.due(self._clock())
+            due = self.leases.due(now := self._clock())
             self._acknowledge(due)
             if self.superseded:
                 return
-            with self._lock:
-                waiting = [m.ack_id for p in self._waiting for m in p.messages] if due.extend or self._is_old() else []
+            waiting = []
+            if now - self._extended >= self._flow.lease / 3:
+                self._extended = now
+                with self._lock:
+                    waiting = [m.ack_id for p in self._waiting for m in p.messages]
             if ids := due.extend + waiting:
                 self._try(lambda: self._subscriber.extend(ids, int(self._flow.lease)))
             if self._closed.is_set():
@@ -177,15 +200,12 @@ class Keeper:
                 if not len(self.leases) or self._clock() - self._closed_at > self._flow.lease:
                     return
 
-    def _is_old(self) -> bool:
-        return bool(self._waiting) and self._clock() - self._waiting[0].at > self._flow.lease / 3
-
     def _acknowledge(self, due: Due) -> None:
         try:
             permitted = self._try(lambda: self._permit(bool(due.acknowledge)))
         except Superseded as over:
             self.superseded = over
-            self._closed.set()
+            self._close()
             return
         if due.acknowledge and permitted and self._try(lambda: self._subscriber.acknowledge(due.acknowledge)):
             self.leases.acknowledged(due.through)

@@ -37,8 +37,13 @@ from measurement.model.policy import Policy
 from measurement.rules.robots import is_robot
 
 # An element costs a shuffle and a state call per shard however small it is. So the first message after a pause goes at
-# once, and then, until elements are full, one goes each so many seconds.
-FULL_MESSAGES, LINGER_SECONDS = 10_000, 0.3
+# once, and then, until elements are full, one goes each so many seconds; fewer and larger ones while the stages behind have
+# not taken what they were sent, so that load makes an event cheaper. A message may hold thousands of events: so full is
+# counted in bytes as well.
+FULL_MESSAGES, FULL_BYTES, LINGER_SECONDS, BEHIND_SECONDS = 10_000, 8 << 20, 0.3, 0.6
+# A reader that has nothing waits so long for news: what comes meanwhile goes at once, and a quiet topic costs few bundles.
+# Not behind an element, which goes on only when its bundle ends.
+_WAIT_SECONDS = 0.25
 _TOO_LATE = REASONS[TOO_LATE]
 _IN_FLIGHT = 400_000  # events between source and join, where the engine does not push back
 
@@ -142,6 +147,7 @@ class PubSubReader(UnboundedReader):
         self._behind = self._number, self._archived  # when what waits in ``_intakes`` has been emitted
         self._intakes: deque[Intake] = deque()
         self._current: Intake | None = None
+        self._gave = False  # whether the last call gave an element
         self._ended = False
         self._keeper: Keeper | None = None
         self._archive: Iterator[tuple[int, list[Message]]] = iter(())
@@ -177,9 +183,10 @@ class PubSubReader(UnboundedReader):
     # -- elements
 
     def advance(self) -> bool:
-        if not self._intakes and not self._too_far_ahead():
-            self._fill()
-        if not self._intakes:
+        if not self._intakes and self._ahead() <= _IN_FLIGHT:
+            self._fill(0.0 if self._gave else _WAIT_SECONDS)
+        self._gave = bool(self._intakes)
+        if not self._gave:
             return False
         self._current = self._intakes.popleft()
         self._part += 1
@@ -187,11 +194,12 @@ class PubSubReader(UnboundedReader):
             (self._number, self._archived), self._part = self._behind, 0
         return True
 
-    def _too_far_ahead(self) -> bool:
-        return self._source.in_process and flow.ahead(self._source.run) > _IN_FLIGHT
+    def _ahead(self) -> int:
+        """Events that were emitted and not taken, where that can be known."""
+        return flow.ahead(self._source.run) if self._source.in_process else 0
 
-    def _fill(self) -> None:
-        """Makes the next elements, from the archive while there is more of it."""
+    def _fill(self, wait: float) -> None:
+        """Makes the next elements, from the archive while there is more of it; ``wait``: s, for messages."""
         if self._rebuilding:
             for number, messages in self._archive:
                 self._take(messages, self._source.rebuild.accept_from)
@@ -205,7 +213,8 @@ class PubSubReader(UnboundedReader):
             return
         if self._keeper.superseded:
             raise self._keeper.superseded
-        pulled = self._keeper.take(FULL_MESSAGES, LINGER_SECONDS)
+        linger = BEHIND_SECONDS if self._ahead() > 0 else LINGER_SECONDS
+        pulled = self._keeper.take(FULL_MESSAGES, FULL_BYTES, linger, wait)
         if pulled:
             self._pulled(pulled)
         else:
