@@ -259,7 +259,7 @@ def deduplicating(remembered: int, runs: int) -> tuple[Figures, dict]:
     figures.notes.append(f"JoinShard grew from nothing to {remembered:,} at {grew:,.0f} events/s, all growing included.")
     bytes_ = shard.state_bytes()
     set_bytes = (sys.getsizeof(texts) + len(texts) * sys.getsizeof(bytes(16))) / len(texts)
-    held = {"remembered": bytes_["identities"], "identity, digest and time": bytes_["identity"], "hash table": bytes_["table"],
+    held = {"remembered": bytes_["identities"], "identity and digest": bytes_["identity and digest"], "hash table": bytes_["table"],
             "join's payload": bytes_["join"], "Python set": set_bytes}
     return figures, held
 

@@ -61,7 +61,7 @@ class Weighed:
     publications: int = 0  # of delivery rows, had the events come when they did
     fullest: int = 0  # delivery rows of the fullest hour
     rejects: int = 0
-    memory: float = 0.0  # bytes of a join machine's arrays, an identity
+    memory: float = 0.0  # bytes of a join machine, an identity, its delivery rows aside
     restored: float = 0.0  # bytes of a join's log restored in a processor second
     touches: int = 0
     touched: float = 0.0  # bytes of the credits machines' touches, a touch
@@ -138,7 +138,8 @@ def weigh(events: int) -> Weighed:
             sample += [payloads[i] for i in range(min(len(payloads), _ARCHIVED - len(sample)))]
         job.end()
         joins = [machine for (stage, _), machine in job.machines.items() if stage == "join"]
-        it.memory = sum(m.entries.nbytes + m.table.nbytes for m in joins) / sum(m.count for m in joins)
+        held = [join.state_bytes() for join in joins]
+        it.memory = sum(one["identity and digest"] + one["table"] + one["join"] for one in held) / len(held)
         it.restored = job.restore()
         credits = [machine.state_bytes() for (stage, _), machine in job.machines.items() if stage == "credits"]
         it.touches = sum(held["touches"] for held in credits)

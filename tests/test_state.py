@@ -15,6 +15,7 @@ from measurement.model.policy import Counting, Policy
 from measurement.model.revisions import revision, tick
 from measurement.rules.robots import is_robot
 from measurement.state import totals
+from measurement.state.identities import IDENTITY, Identities
 from measurement.state.join import JoinShard
 from measurement.state.join_kernel import FREE, PLACEHOLDER
 from measurement.state.orders import OrdersShard
@@ -347,6 +348,28 @@ def test_a_verdict_on_a_follow_up_that_waits_holds_when_it_joins():
     assert count_of(effects.delivery)[5] == 0
 
 
+# --- Identities ----------------------------------------------------------------------------------------------
+
+@pytest.mark.parametrize(("bits", "count"), [(2**64 - 1, 40_000), (0x3FFFFFF00000003F, 2_000), (0xF00000000000003, 200), (2**64 - 2**32, 1_500)])
+def test_identities_are_told_apart_by_every_bit_of_them(bits, count):
+    """Also where all begin their search at a few slots (the low half of hi), past the table's end, or under the same tag (the
+    high half of lo)."""
+    rng, known, rows = np.random.default_rng(bits), Identities(), {}
+    ends = np.uint64(0xFFFFFFFF) if bits == 2**64 - 2**32 else np.uint64(0)
+    for _ in range(8):
+        new = np.zeros(count // 4, IDENTITY)
+        new["hi"], new["lo"] = (rng.integers(0, 2**64, len(new), np.uint64) & np.uint64(bits) for _ in range(2))
+        new["hi"] |= ends
+        keys = list(zip(new["hi"].tolist(), new["lo"].tolist()))
+        expected = [rows.setdefault(key, len(rows)) for key in keys]
+        assert known.upsert(new).tolist() == expected
+    assert known.count == len(rows)
+    for (hi, lo), row in list(rows.items())[:200]:
+        assert known.find(hi, lo) == row
+        for other in (hi ^ 1, lo), (hi ^ 1 << 63, lo), (hi, lo ^ 1), (hi, lo ^ 1 << 63), (lo, hi):
+            assert known.find(*other) == rows.get(other, -1)
+
+
 # --- Forgetting ----------------------------------------------------------------------------------------------
 
 FORGOTTEN = T + DEDUP_HORIZON + JOIN_HORIZON + 2 * BUCKET  # everything of the day that T is in, and the next
@@ -370,7 +393,8 @@ def test_what_a_join_shard_remembers_is_bounded_by_its_horizons():
         most = max(most, keyed.machine.count)
         assert len(keyed.bags) <= SLOTS
     assert most <= 11 * 100  # the horizons' eight days, a bucket at each end
-    assert keyed.machine.state_bytes()["identity"] <= 48
+    held = keyed.machine.state_bytes()
+    assert held["identity and digest"] == 24
 
 
 def test_an_orders_shard_forgets_everything_behind_its_horizon():
@@ -530,7 +554,7 @@ def test_a_machine_rebuilt_from_its_log_knows_what_it_knew(arrivals):
 def remembered(machine: JoinShard) -> dict:
     """By identity all that a shard knows, in terms that do not depend on the numbers it has given."""
     known = {}
-    for number, entry in enumerate(machine.entries[: machine.count]):
+    for number, (identity, entry) in enumerate(zip(machine.known.ids[: machine.count], machine.entries)):
         if entry["status"] in (PLACEHOLDER, FREE):
             continue
         row = None
@@ -539,10 +563,10 @@ def remembered(machine: JoinShard) -> dict:
             row = int(machine.row_hours[entry["row"]]), *(None if c < 0 else machine.labels[c] for c in codes)
         waits = machine.waiting.get(number)
         plain = [name for name in entry.dtype.names if name not in ("link", "row", "source")]
-        identity = int(entry["id_hi"]), int(entry["id_lo"])
-        assert identity not in known
-        known[identity] = (
-            *(int(entry[name]) for name in plain), machine.labels[entry["source"]], row,
+        key = int(identity["hi"]), int(identity["lo"])
+        assert key not in known
+        known[key] = (
+            int(identity["digest"]), *(int(entry[name]) for name in plain), machine.labels[entry["source"]], row,
             None if waits is None else waits[0].payloads[waits[1]],
         )
     return known

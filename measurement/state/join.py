@@ -11,22 +11,26 @@ from itertools import repeat
 
 import numpy as np
 import orjson
-from numba import njit
 
-from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
+from measurement.columnar.batch import CODEC, DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.labels import named
-from measurement.columnar.table import Keys, empty, grown, size_for
+from measurement.columnar.table import Keys, grown
 from measurement.columnar.texts import numbered
 from measurement.model import events as e
 from measurement.model.policy import Counting
 from measurement.state import join_kernel as kernel
 from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAITING
 from measurement.state import join_facts
+from measurement.state.identities import IDENTITY, Identities
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 2
+_VERSION = 3
+_EVENT = np.dtype([("id_hi", "u8"), ("id_lo", "u8"), *ENTRY.descr])  # a remembered event, without its digest
+# What a log tells of an entry: chains, and what impressions were counted for, follow from the entries. A column stands whole
+# behind the other, so that they compress.
+_LOGGED = tuple((name, ENTRY[name]) for name in ENTRY.names if name not in ("link", "seen"))
 _CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
 _NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
@@ -57,7 +61,7 @@ class Effects:
     rejects: list[tuple[str, Waiting, bool]] = field(default_factory=list)  # (reason, the event, whether its hour had closed)
     orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
     facts: Facts | None = None  # what attribution is to know, but for conversions that name an order
-    judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (ENTRY of the conversion, verdict)
+    judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (the conversion as it is remembered, verdict)
 
 
 class _Bucket:
@@ -80,9 +84,8 @@ class JoinShard:
         self._changes = Changes()
 
     def _reset(self):
-        self.entries = np.zeros(1024, ENTRY)
-        self.count = 0
-        self.table = empty(len(self.entries))
+        self.known = Identities()
+        self.entries = np.zeros(len(self.known.ids), ENTRY)  # row by row beside the identities
         self.waiting: dict[int, tuple[EventBatch, int]] = {}  # entry: where its event stands, whole
         self._due: dict[int, list[np.ndarray]] = defaultdict(list)  # hour of a waiting follow-up's time: entries
         self.labels: list[str] = []
@@ -96,6 +99,11 @@ class JoinShard:
         self.acc = np.zeros((len(hours), 2, len(e.COUNTS)), np.int64)
         self.marks = np.zeros(len(hours), np.uint8)
         self.touched = np.zeros(len(hours) + 1, np.int32)
+
+    @property
+    def count(self) -> int:
+        """Events remembered, and placeholders."""
+        return self.known.count
 
     # -- events ---------------------------------------------------------------------------------------------------
 
@@ -111,10 +119,11 @@ class JoinShard:
         resolved = np.empty((len(self.waiting) + 2 * n, 3), np.int32)
         resolution = np.empty(len(resolved), np.uint8)
         users = join_facts.users(batch)
-        self.count, decided = kernel.absorb(
-            rows, row_of, label_of, *users, self.table, self.entries, self.count, self.acc, self.marks, self.touched,
-            self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at, under, joined_at,
-            resolved, resolution)
+        known = self.known
+        known.count, decided = kernel.absorb(
+            rows, row_of, label_of, *users, known.table, known.low, known.ids, self.entries, known.count, self.acc, self.marks,
+            self.touched, self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at,
+            under, joined_at, resolved, resolution, np.zeros(1, np.uint64))
         effects = Effects(delivery=self._harvest(LATE))
         told = join_facts.Told(self.labels)
         self._tell(batch, users, label_of, outcomes, under, joined_at, told)
@@ -174,11 +183,18 @@ class JoinShard:
 
     def _room(self, more: int) -> None:
         """Room for ``more`` entries."""
-        if self.count + more > len(self.entries):
-            self.entries = grown(self.entries, self.count + more)
-        if size_for(self.count + more) > len(self.table):
-            self.table = empty(2 * (self.count + more))
-            _reindex(self.table, self.entries, self.count)
+        self.known.room(more)
+        if len(self.entries) < len(self.known.ids):
+            self.entries = grown(self.entries, len(self.known.ids))
+
+    def _events(self, at: np.ndarray) -> np.ndarray:
+        """Remembered events by their entries' numbers, _EVENT."""
+        out = np.empty(len(at), _EVENT)
+        ids, entries = self.known.ids[at], self.entries[at]
+        out["id_hi"], out["id_lo"] = ids["hi"], ids["lo"]
+        for name in ENTRY.names:
+            out[name] = entries[name]
+        return out
 
     def _harvest(self, because_closed: int) -> Deltas | None:
         """The delivery changes summed since the last harvest."""
@@ -206,13 +222,13 @@ class JoinShard:
             started = starts[(at[starts] == entry) & (starts < by)]  # in this very batch, if the watermark leapt
             event = (batch, int(started[-1])) if len(started) else self.waiting.pop(entry)
             changes.append(self._orphan(_whole(*event), int(batch.rows["watermark"][by]), effects))
-        changes.append(_changes(self.entries[resolved[resolution == kernel.FORGOTTEN, 0]]))
+        changes.append(self._noted(resolved[resolution == kernel.FORGOTTEN, 0]))
         joins = (resolution == kernel.INVALID) | (resolution == kernel.COUNTED)
         entered, by, under = resolved[joins].T
         if len(entered):
             entries, watermarks = self.entries[entered], batch.rows["watermark"][by]
             self._tally_entries(entries, resolution[joins], watermarks, effects)
-            changes.append(_changes(entries))
+            changes.append(self._noted(entered))
             here = dict(zip(at[starts].tolist(), starts.tolist()))  # those that began to wait in this very batch
             events = [self.waiting.pop(entry, None) or (batch, here[entry]) for entry in entered.tolist()]
             clicks = np.flatnonzero(entries["type"] == e.CLICK)
@@ -313,18 +329,18 @@ class JoinShard:
 
         What was counted by the old verdict is restated, its follow-ups with it. None if the event is not known.
         """
-        room = kernel.chain_length(self.table, self.entries, np.uint64(hi), np.uint64(lo))
+        known = self.known.table, self.known.low, self.known.ids, self.entries
+        room = kernel.chain_length(*known, np.uint64(hi), np.uint64(lo))
         changed, was, now = np.empty(room, np.int32), np.empty(room, np.uint8), np.empty(room, np.uint8)
-        n = kernel.judge(self.table, self.entries, np.uint64(hi), np.uint64(lo), verdict, watermark, self.acc, self.marks,
-                         self.touched, self.counting.allowed_lateness, changed, was, now)
+        n = kernel.judge(*known, np.uint64(hi), np.uint64(lo), verdict, watermark, self.acc, self.marks, self.touched,
+                         self.counting.allowed_lateness, changed, was, now)
         if n < 0:
             return None
         effects = Effects(delivery=self._harvest(INVALID_TRAFFIC))
         told = join_facts.Told(self.labels)
         self._tell_judged(changed[:n], now[:n] == kernel.COUNTED, watermark, told)
         effects.facts = told.facts()
-        for entry, old, new in zip(changed[:n], was[:n], now[:n]):
-            it = self.entries[entry]
+        for it, old, new in zip(self._events(changed[:n]), was[:n], now[:n]):
             if it["type"] == e.CONVERSION and (it["parent_hi"] or it["parent_lo"]):
                 effects.judged_orders.append((it.copy(), verdict))
                 continue
@@ -333,14 +349,13 @@ class JoinShard:
             key = hour, because, self.labels[it["source"]], e.EVENT_TYPES[it["type"]]
             effects.ledger[*key, kernel.OUTCOMES[old]] -= 1
             effects.ledger[*key, kernel.OUTCOMES[new]] += 1
-        at = _find(self.table, self.entries, np.uint64(hi), np.uint64(lo))
-        self._log_changes([_changes(self.entries[at : at + 1])])
+        self._log_changes([self._noted(np.array([self.known.find(hi, lo)]))])
         return effects
 
     def _tell_judged(self, changed: np.ndarray, counted: np.ndarray, watermark: int, told: "join_facts.Told") -> None:
         """Tells attribution of changed outcomes; the order of a conversion that names one does so itself."""
-        entries = self.entries[changed]
-        heads = [self.entries[_find(self.table, self.entries, it["parent_hi"], it["parent_lo"])] if it["type"] == e.CLICK else it
+        entries = self._events(changed)
+        heads = [self.entries[self.known.find(it["parent_hi"], it["parent_lo"])] if it["type"] == e.CLICK else it
                  for it in entries]
         rows, times = np.array([head["row"] for head in heads], np.int32), np.array([head["time"] for head in heads], np.int64)
         advertisers = np.where(rows < 0, -1, self.row_codes[rows, 0])
@@ -396,9 +411,17 @@ class JoinShard:
         labels = list(log.labels)[known:]
         return pack(_VERSION, (
             np.int64(bucket).tobytes(), orjson.dumps(labels), self.row_keys.hi[rows].tobytes(), self.row_keys.lo[rows].tobytes(),
-            self.row_hours[rows].tobytes(), codes.tobytes(), entries.tobytes(), waiting.encode(),
+            self.row_hours[rows].tobytes(), codes.tobytes(), self.known.ids[at].tobytes(), _packed(entries), waiting.encode(),
             changes.tobytes(),
         ))
+
+    def _noted(self, at: np.ndarray) -> np.ndarray:
+        """What can change of the entries ``at``, as a log tells it."""
+        changes, ids, entries = np.zeros(len(at), _CHANGE), self.known.ids[at], self.entries[at]
+        changes["hi"], changes["lo"] = ids["hi"], ids["lo"]
+        for name in ("time", "status", "verdict", "joined"):
+            changes[name] = entries[name]
+        return changes
 
     def _local(self, log: _Bucket, codes: np.ndarray) -> np.ndarray:
         """Shard label codes as the bucket's own, entering those it lacks."""
@@ -409,13 +432,12 @@ class JoinShard:
     def restore(self, runs) -> None:
         """Rebuilds the machine from its log: the runs of every slot, each slot's in the order of writing."""
         self._reset()
-        # By identity and time: an id that was freed may wait again in another slot, whichever is read first.
-        waiting: dict[tuple[int, int, int], tuple[EventBatch, int]] = {}
-        shelves: dict[int, tuple[list, Keys, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
+        waited: list[EventBatch] = []
+        shelves: dict[int, tuple[list, Identities, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
         for run in runs:
-            bucket, labels, hi, lo, hours, codes, entries, waits, noted = unpack(_VERSION, run)
+            bucket, labels, hi, lo, hours, codes, ids, entries, waits, noted = unpack(_VERSION, run)
             bucket = int(np.frombuffer(bucket, np.int64)[0])
-            rows, ids, kept = shelves.get(bucket) or ([], Keys(), np.zeros(1024, ENTRY))
+            rows, known, kept = shelves.get(bucket) or ([], Identities(), np.zeros(1024, ENTRY))
             log = self._log[bucket]
             for text in orjson.loads(labels):
                 log.labels[text] = len(log.labels)
@@ -424,23 +446,25 @@ class JoinShard:
             codes = np.frombuffer(codes, np.int32).reshape(-1, len(e.DIMENSIONS))
             rows += self._restore_rows(log, np.frombuffer(hi, np.uint64), np.frombuffer(lo, np.uint64), hours,
                                        np.where(codes < 0, -1, label_of[codes]))
-            entries = np.frombuffer(entries, ENTRY).copy()
+            ids = np.frombuffer(ids, IDENTITY)
+            entries = _unpacked(entries, len(ids))
             entries["source"] = label_of[entries["source"]]
             of_row = entries["row"] >= 0
             entries["row"][of_row] = np.array(rows or [0], np.int32)[entries["row"][of_row]]
             noted = np.frombuffer(noted, _CHANGE)
-            need = ids.rows + len(noted) + len(entries)
-            kept = grown(kept, need) if need > len(kept) else kept
+            known.room(len(noted) + len(ids))
+            kept = grown(kept, len(known.ids)) if len(known.ids) > len(kept) else kept
             # What became of earlier entries comes first: a freed id may have come again in the same call.
-            at = ids.add(noted["hi"], noted["lo"])
+            at = known.upsert(noted)
             kept["status"][at], kept["verdict"][at], kept["joined"][at] = noted["status"], noted["verdict"], noted["joined"]
-            kept[ids.add(entries["id_hi"], entries["id_lo"])] = entries
-            shelves[bucket] = rows, ids, kept
-            waits = EventBatch.decode(bytes(waits))
-            ids = zip(waits.rows["id_hi"].tolist(), waits.rows["id_lo"].tolist(), waits.rows["time"].tolist())
-            waiting.update((identity, (waits, i)) for i, identity in enumerate(ids))
-        entries = [kept[: ids.rows] for _, ids, kept in shelves.values()]
-        self._rebuild(np.concatenate(entries) if entries else np.zeros(0, ENTRY), waiting)
+            at = known.upsert(ids)
+            known.ids["digest"][at], kept[at] = ids["digest"], entries
+            shelves[bucket] = rows, known, kept
+            waited.append(EventBatch.decode(bytes(waits)))
+        parts = [(known.ids[: known.count], kept[: known.count]) for _, known, kept in shelves.values()]
+        shelves.clear()
+        self._take_all(parts)
+        self._relink(self._waiting(waited))
 
     def _restore_rows(self, log: _Bucket, hi, lo, hours, codes) -> list[int]:
         """Enters a bucket's delivery rows again; their numbers in the shard."""
@@ -452,19 +476,42 @@ class JoinShard:
         log.rows += len(found)
         return found.tolist()
 
-    def _rebuild(self, entries: np.ndarray, waiting: dict[tuple[int, int, int], tuple[EventBatch, int]]) -> None:
-        """Takes entries (of any status) for all that is remembered; chains and table are made anew."""
-        entries = entries[(entries["status"] == WAITING) | (entries["status"] == STANDS)]
-        room = 2 * len(entries) + 1024
-        self.entries = np.zeros(room, ENTRY)
-        self.entries[: len(entries)] = entries
-        self.table = empty(room)
-        self.count = kernel.relink(self.table, self.entries, len(entries))
+    def _take_all(self, parts: list[tuple[np.ndarray, np.ndarray]]) -> None:
+        """Takes what stands or waits of identities and entries, part by part, for all that is remembered. ``parts`` is emptied
+        on the way, so that no more than one of them is there twice."""
+        live = [np.flatnonzero((entries["status"] == WAITING) | (entries["status"] == STANDS)) for _, entries in parts]
+        self.known = Identities(sum(map(len, live)) + 1024)
+        self.entries, known = np.zeros(len(self.known.ids), ENTRY), self.known
+        while parts:
+            (ids, entries), some = parts.pop(), live.pop()
+            known.ids[known.count : known.count + len(some)] = ids[some]
+            self.entries[known.count : known.count + len(some)] = entries[some]
+            known.count += len(some)
+
+    def _waiting(self, waited: list[EventBatch]) -> dict[tuple[int, int, int], tuple[EventBatch, int]]:
+        """Of events that waited at some time those that do, and perhaps some others, by identity and time: an id that was freed
+        may wait again in another slot, whichever is read first."""
+        known = np.sort(self.known.ids["hi"][: self.count][self.entries["status"][: self.count] == WAITING])
+        found = {}
+        for batch in waited if len(known) else ():
+            hi = batch.rows["id_hi"]
+            at = np.flatnonzero(known[np.minimum(np.searchsorted(known, hi), len(known) - 1)] == hi)
+            rows = batch.rows[at]
+            identities = zip(rows["id_hi"].tolist(), rows["id_lo"].tolist(), rows["time"].tolist())
+            found.update((identity, (batch, i)) for identity, i in zip(identities, at.tolist()))
+        return found
+
+    def _relink(self, waiting: dict[tuple[int, int, int], tuple[EventBatch, int]]) -> None:
+        """Makes table and chains anew, and finds the events that wait again by their identities and times."""
+        known, at = self.known, np.flatnonzero(self.entries["status"][: self.count] == WAITING)
+        self._room(len(at))  # placeholders of their impressions
+        known.table[:] = 0
+        ids, times = known.ids[at], self.entries["time"][at]
+        known.count = kernel.relink(known.table, known.low, known.ids, self.entries, known.count, np.zeros(1, np.uint64))
         self.waiting, self._due = {}, defaultdict(list)
-        at = np.flatnonzero(entries["status"] == WAITING)
         if len(at):
-            ids = zip(entries["id_hi"][at].tolist(), entries["id_lo"][at].tolist(), entries["time"][at].tolist())
-            self._wait(at.astype(np.int32), _gathered([waiting[identity] for identity in ids]))
+            identities = zip(ids["hi"].tolist(), ids["lo"].tolist(), times.tolist())
+            self._wait(at.astype(np.int32), _gathered([waiting[identity] for identity in identities]))
 
     def _forget(self, first: int) -> None:
         """Drops every bucket before ``first``: entries, delivery rows and labels that nothing names any more."""
@@ -475,15 +522,16 @@ class JoinShard:
         rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) >= first)
         new_row = np.full(self.row_keys.rows + 1, -1, np.int32)  # the last one for entries without a row
         new_row[rows] = np.arange(len(rows))
-        entries = self.entries[: self.count]
-        entries = entries[(self.buckets.of(entries["time"]) >= first) & (entries["status"] != PLACEHOLDER)]
-        entries["row"] = new_row[entries["row"]]
         codes = self.row_codes[rows]
-        used = np.union1d(np.unique(codes), np.unique(entries["source"]))
-        used = used[used >= 0]
-        texts = [self.labels[c] for c in used.tolist()]
-        entries["source"] = np.searchsorted(used, entries["source"])
-        codes = np.where(codes < 0, -1, np.searchsorted(used, codes)).astype(np.int32)
+        named = np.zeros(len(self.labels) + 1, bool)  # the last one for codes of nothing
+        named[codes] = True
+        self.known.count = kernel.compact(self.known.ids, self.entries, self.count, first * self.buckets.width, new_row, named)
+        named[-1] = False
+        number = np.cumsum(named, dtype=np.int32) - np.int32(1)
+        number[-1] = -1
+        kernel.relabel(self.entries, self.count, number)
+        codes = number[codes]
+        texts = [self.labels[c] for c in np.flatnonzero(named).tolist()]
         self.labels, self._codes = texts, {text: i for i, text in enumerate(texts)}
         keys = Keys(self.row_keys.hi[rows], self.row_keys.lo[rows])
         room = len(keys.hi)
@@ -493,7 +541,9 @@ class JoinShard:
         self._set_rows(keys, hours, all_codes, local)
         waiting = {(int(b.rows["id_hi"][i]), int(b.rows["id_lo"][i]), int(b.rows["time"][i])): (b, i)
                    for b, i in self.waiting.values()}
-        self._rebuild(entries, waiting)
+        if 2 * self.count < len(self.entries):
+            self._take_all([(self.known.ids[: self.count], self.entries[: self.count])])
+        self._relink(waiting)
         slots = {bucket % SLOTS for bucket in expired}
         for bucket in [b for b in self._log if b % SLOTS in slots]:
             self._rewrite(bucket)
@@ -512,12 +562,30 @@ class JoinShard:
     def state_bytes(self) -> dict[str, float]:
         """Bytes of memory for each remembered identity: what deduplication needs, and what the join needs besides."""
         n = max(self.count, 1)
+        rows = self.row_keys.rows * (2 * 8 + self.row_hours.itemsize + sum(
+            a.nbytes // len(self.row_hours) for a in (self.row_codes, self.row_local, self.acc, self.marks)))
         return {
             "identities": self.count,
-            "identity": kernel.IDENTITY_BYTES,
-            "join": ENTRY.itemsize - kernel.IDENTITY_BYTES,
-            "table": self.table.nbytes / n,
+            "identity and digest": IDENTITY.itemsize,
+            "table": self.known.table.nbytes / n,
+            "join": ENTRY.itemsize,
+            "delivery rows": (rows + self.row_keys.table.nbytes + self.touched.nbytes) / n,
         }
+
+
+def _packed(entries: np.ndarray) -> bytes:
+    """ENTRY rows, without what follows from them, compressed."""
+    return CODEC.compress(b"".join([entries[name].tobytes() for name, _ in _LOGGED]), asbytes=True)
+
+
+def _unpacked(packed: memoryview, n: int) -> np.ndarray:
+    """The ENTRY rows (n,) of ``_packed``."""
+    entries, at = np.zeros(n, ENTRY), 0
+    data = CODEC.decompress(packed, decompressed_size=n * sum(kind.itemsize for _, kind in _LOGGED), asbytes=True)
+    for name, kind in _LOGGED:
+        entries[name] = np.frombuffer(data, kind, n, at)
+        at += n * kind.itemsize
+    return entries
 
 
 def _whole(batch: EventBatch, i: int) -> Waiting:
@@ -547,23 +615,3 @@ def _gathered(events: list[tuple[EventBatch, int]]) -> EventBatch:
             if row[column] >= 0:
                 row[column] = labels.setdefault(batch.labels[row[column]], len(labels))
     return EventBatch(rows, _NO_EVENTS.dims, blobs([batch.payloads[i] for batch, i in events]), list(labels))
-
-
-def _changes(entries: np.ndarray) -> np.ndarray:
-    """What can change of entries, as a log tells it."""
-    changes = np.zeros(len(entries), _CHANGE)
-    changes["hi"], changes["lo"], changes["time"] = entries["id_hi"], entries["id_lo"], entries["time"]
-    changes["status"], changes["verdict"], changes["joined"] = entries["status"], entries["verdict"], entries["joined"]
-    return changes
-
-
-@njit(cache=True, nogil=True)
-def _reindex(table, entries, count):
-    for i in range(count):
-        _, slot = kernel._find(table, entries, entries[i].id_hi, entries[i].id_lo)
-        table[slot] = i
-
-
-@njit(cache=True, nogil=True)
-def _find(table, entries, hi, lo):
-    return kernel._find(table, entries, hi, lo)[0]

@@ -1,9 +1,10 @@
 """The compiled heart of dedup and join: one event after the other, exactly as the contract says it.
 
-Entries are remembered events (``ENTRY``); a hash table finds them by identity. Each impression heads a chain of its
-follow-ups through ``link``, and so does a placeholder, the entry of an impression that has not come yet. Delivery
-changes are summed in ``acc[row, lane]`` (lane 0: the row's hour was open when the event was read, lane 1: it was
-closed), and rows with changes are listed in ``touched`` once.
+Remembered events are rows of two arrays: ``ids`` with the hash table over them says which they are and what they said
+(measurement/state/identities.py), ``entries`` (``ENTRY``) holds what joining them takes besides. Each impression heads a chain
+of its follow-ups through ``link``, and so does a placeholder, the entry of an impression that has not come yet. Delivery
+changes are summed in ``acc[row, lane]`` (lane 0: the row's hour was open when the event was read, lane 1: it was closed),
+and rows with changes are listed in ``touched`` once.
 """
 
 import numpy as np
@@ -11,21 +12,22 @@ from numba import njit
 
 from measurement.columnar.judge import SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO
 from measurement.model import events as e
+from measurement.state.identities import build, enter, find, slot_of
 
+# What the join, restatements, attribution and the ledger need of an event: 68 bytes. What a follow-up asks its impression
+# comes first, so that it mostly stands in one cache line.
 ENTRY = np.dtype([
-    # what deduplication remembers: 32 bytes an identity
-    ("id_hi", "u8"), ("id_lo", "u8"), ("digest", "u8"), ("time", "i8"),
-    # what the join, restatements, attribution and the ledger need besides: 60 bytes
-    ("parent_hi", "u8"), ("parent_lo", "u8"), ("price", "i8"),
-    ("user_hi", "u8"), ("user_lo", "u8"),  # its user; of a conversion what attribution keys it by
+    ("time", "i8"),
     ("link", "i4"),  # impression, placeholder: head of its chain; follow-up: the next in the chain; -1 none
     ("row", "i4"),  # impression: its delivery row
-    ("source", "i4"),  # label
     ("seen", "u2"),  # impression: what it was counted for already, of the once-per-impression counts
-    ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("status", "u1"),
     ("joined", "u2"),  # follow-up: which of the impressions that had this id it joined, by the digest's low bits
+    ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("status", "u1"),
+    ("price", "i8"),
+    ("parent_hi", "u8"), ("parent_lo", "u8"),
+    ("user_hi", "u8"), ("user_lo", "u8"),  # its user; of a conversion what attribution keys it by
+    ("source", "i4"),  # label
 ])
-IDENTITY_BYTES = 32
 
 # Status; FREE: a rejected orphan or one older than the dedup horizon, whose id may come again under a new entry.
 PLACEHOLDER, WAITING, STANDS, FREE = range(4)
@@ -39,18 +41,7 @@ _GROSS, _NET, _MEASURABLE, _VIEWABLE, _AUDIBLE, _CLICKS, _STARTS = range(7)
 _SPEND = 11
 _SEEN_MEASURABLE, _SEEN_VIEWABLE, _SEEN_AUDIBLE, _SEEN_START = 1, 2, 4, 8
 _HOUR = e.MICROS_PER_HOUR
-
-
-@njit
-def _find(table, entries, hi, lo):
-    """(entry or -1, slot where the search ended)."""
-    mask = len(table) - 1
-    slot = np.int64(hi) & mask
-    while True:
-        at = table[slot]
-        if at < 0 or (entries[at].id_hi == hi and entries[at].id_lo == lo):
-            return at, slot
-        slot = (slot + 1) & mask
+_AHEAD = 32  # events whose lookups are begun together: their cache lines fit the innermost cache, and wait for each other no more
 
 
 @njit
@@ -59,9 +50,9 @@ def _is_followup(kind):
 
 
 @njit
-def _is_its_own_parent(entry):
+def _is_its_own_parent(hi, lo, it):
     """A follow-up that carries its impression's id as its own: it holds that identity, so no impression can come."""
-    return entry.id_hi == entry.parent_hi and entry.id_lo == entry.parent_lo
+    return hi == it.parent_hi and lo == it.parent_lo
 
 
 @njit
@@ -71,8 +62,8 @@ def _stands(entry):
 
 
 @njit
-def _mark(impression):
-    return np.uint16(impression.digest & np.uint64(0xFFFF))
+def _mark(identity):
+    return np.uint16(identity.digest & np.uint64(0xFFFF))
 
 
 @njit
@@ -157,22 +148,21 @@ def _outcome(entries, at, imp):
 
 
 @njit
-def _enter(table, entries, count, slot, hi, lo):
-    table[slot] = count
-    entries[count].id_hi = hi
-    entries[count].id_lo = lo
+def _enter(table, low, ids, entries, count, slot, hi, lo):
+    enter(table, low, ids, slot, count, hi, lo)
     entries[count].link = -1
     entries[count].row = -1
     return count + 1
 
 
 @njit
-def _chain_of(table, entries, count, followup):
+def _chain_of(table, low, ids, entries, count, followup):
     """(the impression or placeholder that the follow-up's chain hangs on, entries after making one if need be)."""
-    imp, slot = _find(table, entries, entries[followup].parent_hi, entries[followup].parent_lo)
+    hi, lo = entries[followup].parent_hi, entries[followup].parent_lo
+    imp, slot = find(table, low, ids, hi, lo)
     if imp < 0:
-        imp = count
-        count = _enter(table, entries, count, slot, entries[followup].parent_hi, entries[followup].parent_lo)
+        imp = np.int64(count)
+        count = _enter(table, low, ids, entries, count, slot, hi, lo)
         entries[imp].type = e.IMPRESSION
         entries[imp].status = PLACEHOLDER
         entries[imp].time = entries[followup].time
@@ -181,20 +171,53 @@ def _chain_of(table, entries, count, followup):
     return imp, count
 
 
+@njit
+def _ask(table, low, ids, entries, hi, lo):
+    """Reads what a search for the identity will read; how far it got."""
+    slot, tag = slot_of(table, hi), (lo >> np.uint64(32)) & ~low
+    while table[slot]:
+        cell = np.uint64(table[slot])
+        if (cell & ~low) == tag:
+            row = np.int64(cell & low) - 1
+            return ids[row].digest + np.uint64(entries[row].time)
+        slot += 1
+        if slot == len(table):
+            slot = 0
+    return np.uint64(slot)
+
+
+@njit
+def _ask_ahead(rows, start, stop, table, low, ids, entries):
+    """Brings what the events ``start`` to ``stop`` will look up into the caches. Each read waits for none of the others, so they
+    take together what one after the other would take each. The sum makes no sense but keeps the reads from being left out."""
+    read = np.uint64(0)
+    for i in range(start, stop):
+        read += table[slot_of(table, rows[i].id_hi)]
+        if _is_followup(rows[i].type):
+            read += table[slot_of(table, rows[i].parent_hi)]
+    for i in range(start, stop):
+        read += _ask(table, low, ids, entries, rows[i].id_hi, rows[i].id_lo)
+        if _is_followup(rows[i].type):
+            read += _ask(table, low, ids, entries, rows[i].parent_hi, rows[i].parent_lo)
+    return read
+
+
 @njit(cache=True, nogil=True)
-def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc, marks, touched, dedup, join, lateness,
-           outcomes, at, under, joined_at, resolved, resolution):
+def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, count, acc, marks, touched, dedup, join, lateness,
+           outcomes, at, under, joined_at, resolved, resolution, asked):
     """Takes in a batch. ``row_of`` is each impression's delivery row, ``source_of`` maps batch labels to the shard's.
 
     Writes each event's outcome code to ``outcomes``, its entry to ``at`` (-1: none was made), the delivery row that it is
-    counted under to ``under`` and its impression's time to ``joined_at``; earlier events that were decided on the way go to ``resolved`` (entry, index of the deciding
-    event, delivery row) and ``resolution`` (outcome), both with room for every waiting entry and every row. Returns (entries,
-    resolved).
+    counted under to ``under`` and its impression's time to ``joined_at``; earlier events that were decided on the way go to
+    ``resolved`` (entry, index of the deciding event, delivery row) and ``resolution`` (outcome), both with room for every
+    waiting entry and every row. ``asked`` (1,) receives nothing of use. Returns (entries, resolved).
     """
     decided = 0
     for i in range(len(rows)):
+        if i % _AHEAD == 0:
+            asked[0] += _ask_ahead(rows, i, min(len(rows), i + _AHEAD), table, low, ids, entries)
         new = rows[i]
-        found, slot = _find(table, entries, new.id_hi, new.id_lo)
+        found, slot = find(table, low, ids, new.id_hi, new.id_lo)
         at[i] = under[i] = -1
         if found >= 0 and entries[found].status == WAITING and new.watermark >= entries[found].time + join:
             # Its wait was over before this event came, though no timer has said so yet.
@@ -208,17 +231,17 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc
             resolution[decided] = FORGOTTEN
             decided += 1
         if found >= 0 and (entries[found].status == WAITING or entries[found].status == STANDS):
-            outcomes[i] = DUPLICATE if entries[found].digest == new.digest else ID_CONFLICT
+            outcomes[i] = DUPLICATE if ids[found].digest == new.digest else ID_CONFLICT
             continue
-        heads = not _is_followup(new.type) or _is_its_own_parent(new)  # its id is that of an impression
+        heads = not _is_followup(new.type) or _is_its_own_parent(new.id_hi, new.id_lo, new)  # its id is that of an impression
         if found < 0 or entries[found].status == FREE:
             old = found
-            found = count
-            count = _enter(table, entries, count, slot, new.id_hi, new.id_lo)
+            found = np.int64(count)
+            count = _enter(table, low, ids, entries, count, slot, new.id_hi, new.id_lo)
             if old >= 0 and heads:
                 _inherit(entries, old, found)
         here = entries[found]
-        here.digest = new.digest
+        ids[found].digest = new.digest
         here.time = joined_at[i] = new.time
         here.parent_hi = new.parent_hi
         here.parent_lo = new.parent_lo
@@ -244,7 +267,7 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc
                 if (entries[f].status == WAITING and abs(entries[f].time - new.time) <= join
                         and new.watermark < entries[f].time + join):
                     entries[f].status = STANDS
-                    entries[f].joined = _mark(here)
+                    entries[f].joined = _mark(ids[found])
                     resolved[decided, 0], resolved[decided, 1], resolved[decided, 2] = f, i, here.row
                     resolution[decided] = _outcome(entries, f, found)
                     decided += 1
@@ -253,11 +276,11 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc
         else:
             imp = -1
             if not heads:
-                imp, count = _chain_of(table, entries, count, found)
+                imp, count = _chain_of(table, low, ids, entries, count, found)
                 here.link = entries[imp].link
                 entries[imp].link = found
             if imp >= 0 and _stands(entries[imp]) and abs(entries[imp].time - new.time) <= join:
-                here.joined = _mark(entries[imp])
+                here.joined = _mark(ids[imp])
                 under[i], joined_at[i] = entries[imp].row, entries[imp].time
                 outcomes[i] = _outcome(entries, found, imp)
                 if outcomes[i] == COUNTED:
@@ -273,12 +296,12 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, entries, count, acc
 
 
 @njit(cache=True, nogil=True)
-def judge(table, entries, hi, lo, verdict, watermark, acc, marks, touched, lateness, changed, was, now):
+def judge(table, low, ids, entries, hi, lo, verdict, watermark, acc, marks, touched, lateness, changed, was, now):
     """Sets the verdict on one event. Returns how many ledger entries changed, or -1 if the event is not known.
 
     ``changed``, ``was`` and ``now`` receive entries and their outcomes before and after, with room for its chain.
     """
-    at, _ = _find(table, entries, hi, lo)
+    at, _ = find(table, low, ids, hi, lo)
     if at < 0 or entries[at].status == PLACEHOLDER or entries[at].status == FREE:
         return -1
     if entries[at].verdict == verdict:
@@ -293,8 +316,8 @@ def judge(table, entries, hi, lo, verdict, watermark, acc, marks, touched, laten
         return 1 if was[0] != now[0] else 0
     imp = at
     if _is_followup(entries[at].type):
-        imp, _ = _find(table, entries, entries[at].parent_hi, entries[at].parent_lo)
-        if imp < 0 or not _stands(entries[imp]) or entries[at].joined != _mark(entries[imp]):
+        imp, _ = find(table, low, ids, entries[at].parent_hi, entries[at].parent_lo)
+        if imp < 0 or not _stands(entries[imp]) or entries[at].joined != _mark(ids[imp]):
             return -1  # its impression is forgotten: nothing can change it any more
     lane = _closed(entries[imp].time, watermark, lateness)
     sums = np.zeros(acc.shape[2], np.int64)
@@ -323,11 +346,11 @@ def judge(table, entries, hi, lo, verdict, watermark, acc, marks, touched, laten
 
 
 @njit(cache=True, nogil=True)
-def chain_length(table, entries, hi, lo):
+def chain_length(table, low, ids, entries, hi, lo):
     """Entries on the chain of the event's impression, the impression included; 1 where there is none."""
-    at, _ = _find(table, entries, hi, lo)
+    at, _ = find(table, low, ids, hi, lo)
     if at >= 0 and _is_followup(entries[at].type):
-        at, _ = _find(table, entries, entries[at].parent_hi, entries[at].parent_lo)
+        at, _ = find(table, low, ids, entries[at].parent_hi, entries[at].parent_lo)
     length = 1
     while at >= 0:
         length += 1
@@ -336,28 +359,59 @@ def chain_length(table, entries, hi, lo):
 
 
 @njit(cache=True, nogil=True)
-def relink(table, entries, count):
+def compact(ids, entries, count, since, new_row, named):
+    """Moves what stands or waits and is of ``since`` (µs) or later to the front; how many they are. ``new_row`` gives each
+    delivery row's new number, the last one -1's; the labels of sources that are named are set in ``named``."""
+    kept = 0
+    for i in range(count):
+        it = entries[i]
+        if it.time >= since and (it.status == WAITING or it.status == STANDS):
+            ids[kept] = ids[i]
+            entries[kept] = it
+            entries[kept].row = new_row[it.row]
+            named[it.source] = True
+            kept += 1
+    return kept
+
+
+@njit(cache=True, nogil=True)
+def relabel(entries, count, number):
+    """Gives the sources' labels their new numbers."""
+    for i in range(count):
+        entries[i].source = number[entries[i].source]
+
+
+@njit(cache=True, nogil=True)
+def relink(table, low, ids, entries, count, asked):
     """Enters ``count`` entries into an empty table and rebuilds every chain and what impressions were seen for.
 
-    ``entries`` and ``table`` must have room for as many placeholders as follow-ups. Returns the number of entries.
+    ``ids``, ``entries`` and ``table`` must have room for as many placeholders as follow-ups wait; ``asked`` (1,) receives
+    nothing of use. Returns the number of entries.
     """
+    build(table, low, ids, count)
     for i in range(count):
-        _, slot = _find(table, entries, entries[i].id_hi, entries[i].id_lo)
-        table[slot] = i
         entries[i].link = -1
     scratch = np.zeros(16, np.int64)
-    for i in range(count):
-        if not _is_followup(entries[i].type) or _is_its_own_parent(entries[i]):
+    known = count
+    for i in range(known):
+        if i % _AHEAD == 0:
+            for j in range(i, min(known, i + _AHEAD)):
+                if _is_followup(entries[j].type):
+                    asked[0] += table[slot_of(table, entries[j].parent_hi)]
+            for j in range(i, min(known, i + _AHEAD)):
+                if _is_followup(entries[j].type):
+                    asked[0] += _ask(table, low, ids, entries, entries[j].parent_hi, entries[j].parent_lo)
+        if not _is_followup(entries[i].type) or _is_its_own_parent(ids[i].hi, ids[i].lo, entries[i]):
             continue
         if entries[i].status == WAITING:
-            imp, count = _chain_of(table, entries, count, i)
+            imp, count = _chain_of(table, low, ids, entries, count, i)
         else:
-            imp, _ = _find(table, entries, entries[i].parent_hi, entries[i].parent_lo)
-            if imp < 0 or not _stands(entries[imp]) or entries[i].joined != _mark(entries[imp]):
+            imp, _ = find(table, low, ids, entries[i].parent_hi, entries[i].parent_lo)
+            if imp < 0 or not _stands(entries[imp]) or entries[i].joined != _mark(ids[imp]):
                 continue  # its impression is forgotten: nothing can change it any more
         entries[i].link = entries[imp].link
         entries[imp].link = i
-    for i in range(count):
+    for i in range(known):
         if entries[i].type == e.IMPRESSION and entries[i].status == STANDS:
             _sums(entries, i, scratch)
     return count
