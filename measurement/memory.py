@@ -12,6 +12,10 @@ import platform
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
 _KEPT_BYTES, _STEP_BYTES = 1 << 30, 1 << 26
 _YOUNG = 50_000  # objects
+# The same for a process that is started. An arena of its own for each thread, which are many before `keep` can say no, gives
+# back each 64 MB at once, whatever else is said.
+ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
+               "MALLOC_TOP_PAD_": str(_STEP_BYTES), "MALLOC_ARENA_MAX": "1"}
 
 
 def keep() -> None:

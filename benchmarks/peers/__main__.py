@@ -80,7 +80,7 @@ def main() -> None:
             peer.runs.clear()
     for _ in range(args.runs):
         for peer in chosen:
-            if not peer.trouble:
+            if not peer.trouble and not (peer.runs and peer.runs[0]["seconds"] > args.once):
                 run(peer, small if peer.small else whole, args.cache, args.limit)
                 said = peer.trouble or ", ".join(f"{name} {value:,.2f}" for name, value in peer.runs[-1].items())
                 print(f"{peer.name}: {said}", file=sys.stderr, flush=True)
@@ -99,6 +99,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--codec", default="null", choices=("null", "deflate"), help="of the Avro files (null)")
     parser.add_argument("--runs", type=positive, default=3, help="runs of each (3)")
+    parser.add_argument("--once", type=positive, default=60, help="a peer that takes more seconds than that has one run (60)")
     parser.add_argument("--limit", type=positive, default=1_800, help="seconds after which a run is ended (1800)")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="these peers; their names with --list")
     parser.add_argument("--list", action="store_true", help="name the peers")
@@ -167,20 +168,20 @@ def difference(got: list[tuple], right: list[tuple]) -> str:
 
 def compared(chosen: list[Peer], events: int, few: int) -> Figures:
     figures = Figures("Avro files to exact counts", (
-        "peer", "events", "events/s", "min", "max", "ours is faster by", "events a CPU s", "ours takes less CPU by",
+        "peer", "events", "runs", "events/s", "min", "max", "ours is faster by", "events a CPU s", "ours takes less CPU by",
         "peak MB", "start-up s", "whole run s"))
     ours = next((peer for peer in chosen if peer.name == OURS and not peer.trouble), None)
     for peer in chosen:
         n = few if peer.small else events
         if peer.trouble:
-            figures.add(peer.name, n, peer.trouble.partition(":")[0], *[""] * (len(figures.columns) - 3))
+            figures.add(peer.name, n, len(peer.runs), peer.trouble.partition(":")[0], *[""] * (len(figures.columns) - 4))
             figures.notes.append(f"{peer.name}: {peer.trouble}")
             continue
         rates = [n / run["reading"] for run in peer.runs]
         faster, thriftier = (f"{a / b:.2f} x" if ours and peer is not ours else "" for a, b in zip(
             speeds(ours, events) if ours else (0, 0), speeds(peer, n)))
         rate, thrift = speeds(peer, n)
-        figures.add(peer.name, n, rate, min(rates), max(rates), faster, thrift, thriftier,
+        figures.add(peer.name, n, len(peer.runs), rate, min(rates), max(rates), faster, thrift, thriftier,
                     round(median(peer, "peak") / 1e6), median(peer, "starting"), median(peer, "seconds"))
     figures.notes[:0] = [
         "events/s: from the first file opened to the whole result in place; CPU and memory: of all processes, start-up included.",

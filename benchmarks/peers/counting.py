@@ -33,7 +33,7 @@ from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 ID_SHARDS, ROW_SHARDS = 4, 2
 PUBLISH_SECONDS = 5.0
-_IN_FLIGHT = 8 * FRAME_EVENTS
+_IN_FLIGHT = 4 * FRAME_EVENTS
 _FRAMES_A_BUNDLE, _READ_SECONDS, _POLL_SECONDS = 2, 2.0, 0.02
 
 

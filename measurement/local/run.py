@@ -13,6 +13,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from measurement import memory
 from measurement.io.input_file import InputFile
 from measurement.io.watermark import END
 from measurement.local import inputs
@@ -146,7 +147,8 @@ def _stream(job: Job, log: Path, warehouse: Warehouse, spool: Path, tell) -> Non
     """Starts the job's process, takes what it spools while it runs, and the rest at its end."""
     with log.open("w") as errors:
         process = subprocess.Popen([sys.executable, "-m", "measurement.local.job"], stdin=subprocess.PIPE,
-                                   stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True)
+                                   stdout=subprocess.PIPE, stderr=errors, text=True, start_new_session=True,
+                                   env=memory.ENVIRONMENT | os.environ)
     try:
         with process.stdin:
             json.dump(asdict(job), process.stdin)
