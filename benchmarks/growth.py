@@ -21,7 +21,7 @@ import numpy as np
 import psutil
 from numba import njit
 
-from benchmarks.report import Figures, machine, publish
+from benchmarks.report import Figures, machine, positive, publish
 from measurement.columnar.batch import DIMS, ROW, Blobs, EventBatch
 from measurement.model import events as e
 from measurement.model.policy import Policy
@@ -173,7 +173,7 @@ class Grown:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--remembered", type=int, nargs="+", default=[1_000_000, 10_000_000, 100_000_000])
+    parser.add_argument("--remembered", type=positive, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--folder", type=Path, help="for the log; a temporary one if none is named")
     args = parser.parse_args()
     before = machine()

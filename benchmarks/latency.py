@@ -35,7 +35,7 @@ import numpy as np
 import psutil
 from google.pubsub_v1.types import pubsub as types
 
-from benchmarks.report import Figures, machine, publish
+from benchmarks.report import Figures, machine, positive, publish
 from measurement.io import archive
 from measurement.io.bigtable_read import BigtableReader
 from measurement.io.endpoints import Endpoints
@@ -279,8 +279,8 @@ def _elements(directory: Path) -> list[tuple[float, int]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--seconds", type=float, default=20.0, help="of each rate (default 20)")
-    parser.add_argument("--quiet", type=float, default=15.0, help="seconds of each quiet part (default 15)")
+    parser.add_argument("--seconds", type=positive, default=20, help="of each rate (default 20)")
+    parser.add_argument("--quiet", type=positive, default=15, help="seconds of each quiet part (default 15)")
     given = parser.parse_args()
     before = machine()
     publish("latency", before, measured(given.seconds, given.quiet))

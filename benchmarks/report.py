@@ -6,6 +6,7 @@ take turns. So forms are timed interleaved, the median stands, and the extremes 
     python -m benchmarks.report            the results kept, once more
 """
 
+import argparse
 import gc
 import json
 import logging
@@ -132,6 +133,14 @@ def _role(process: psutil.Process, root: psutil.Process) -> str:
     if process.name().startswith("prism"):
         return "Prism"
     return "main" if process.pid == root.pid else "job"
+
+
+def positive(text: str) -> int:
+    """A number of events, runs or seconds on a command line."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{number} is not positive")
+    return number
 
 
 def machine() -> str:

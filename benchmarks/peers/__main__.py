@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.peers import delivery_oracle, environments, log, oracle, task
-from benchmarks.report import Figures, machine, publish
+from benchmarks.report import Figures, machine, positive, publish
 
 ROOT = Path(__file__).parents[2]
 CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ad-measurement" / "peers"
@@ -116,14 +116,6 @@ def arguments() -> argparse.Namespace:
     except OSError as error:
         parser.error(f"argument --cache: {error.filename}: {error.strerror}")
     return args
-
-
-def positive(text: str) -> int:
-    """A number of events, runs or seconds."""
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{number} is not positive")
-    return number
 
 
 def prepare(chosen: list[Peer], cache: Path) -> None:
