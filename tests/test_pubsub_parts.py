@@ -1382,3 +1382,23 @@ def test_what_an_earlier_generation_entered_before_the_rebuilt_hours_is_not_ente
     was = generation(tmp_path, Reach(), policy, None, now)
     assert sorted(row["event_id"] for row in was["rejects"]) == ["orphan", "waits"]
     assert generation(tmp_path, before_streaming(begun(0, 0), policy, now), policy, Stored(was), now) == {}
+
+
+def test_a_rebuild_of_some_hours_leaves_how_often_events_were_received_as_the_stream_counted_it():
+    counted, again, arrived = (T, 0, "s", "click", "counted"), (T, 0, "s", "click", "duplicate"), (T, 0, "s", "click")
+
+    def rows(table: str, counts: dict) -> list[dict]:
+        keyed = totals_of(table)
+        keyed.machine.absorb(Deltas.tally(counts))
+        return of_revisions(TOTALS[table], keyed.machine.flush(1), 1, "rules", T).to_pylist()
+
+    was = {"ledger": rows("ledger", {counted: (3,), again: (5,)}), "arrivals": rows("arrivals", {arrived: (8,)})}
+    stage = Totals(RunConfig("some hours", 2, 0, rebuilding=Rebuilding(Stored(was), T, T + HOUR, T)))
+    found = {}
+    for key, made in ("ledger", {counted: (4,), again: (1,)}), ("arrivals", {arrived: (5,)}):
+        machine = stage.machine(key)
+        given = [*stage.absorb(key, machine, Deltas.tally(made)), *stage.advance(key, machine, _FIRST_MOVE),
+                 *stage.advance(key, machine, END_OF_STREAM)]
+        found[key] = [row for _, stream in given for row in pa.ipc.open_stream(stream).read_all().to_pylist()]
+    assert {(row["outcome"], row["events"]) for row in found["ledger"]} == {("counted", 4)}
+    assert found["arrivals"] == []

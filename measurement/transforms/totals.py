@@ -11,7 +11,7 @@ from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
-from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, TOTALS
+from measurement.model.tables import ARRIVALS, ATTRIBUTION, CREDITS, DELIVERY, INTAKE, LEDGER, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import now_micros
@@ -77,7 +77,7 @@ class Totals(KeyedMachine):
         if in_archive or rebuilding.publish_until is not None or table in _BY_HORIZON:
             kept &= deltas.hours >= rebuilding.first(table)
         if rebuilding.publish_until is not None:
-            kept &= deltas.hours < rebuilding.publish_until
+            kept &= (deltas.hours < rebuilding.publish_until) & _told_by_archive(table, deltas)
         return deltas.take(np.flatnonzero(kept))
 
     def _compare(self, key, machine) -> None:
@@ -90,6 +90,9 @@ class Totals(KeyedMachine):
         deltas, closed, apart = stored.of_ends(table, ends)
         if shard:
             at = deltas.shard(self._config.delivery_shards) == int(shard)
+            deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
+        if rebuilding.publish_until is not None:
+            at = _told_by_archive(table, deltas)
             deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
         machine.rebuilt(deltas, closed, apart, first)
 
@@ -124,6 +127,16 @@ class Totals(KeyedMachine):
         names = [revisions.labels[c].removeprefix(TEST_ADVERTISER) for c in used.tolist()]
         rules, rule = self._config.policy.attribution.rules_for(names, number, revisions.hours)
         return pa.array([f"{whole} attribution-1 {r.version}" for r in rules]).take(pa.array(rule))
+
+
+def _told_by_archive(table, deltas) -> np.ndarray:
+    """Which rows (bool) a rebuild of some hours makes anew: what was delivered again is in the archive once or not, so how often
+    an event was received, and was a duplicate, stays as the stream counted it."""
+    if table is not LEDGER:
+        return np.full(len(deltas), table not in (INTAKE, ARRIVALS))
+    outcomes = deltas.codes[:, [c.name for c in table.texts].index("outcome")]
+    again = [code for code, text in enumerate(deltas.labels) if text == "duplicate"]
+    return ~np.isin(outcomes, again)
 
 
 def _table(key: str):
