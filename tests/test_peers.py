@@ -223,7 +223,7 @@ def test_a_run_is_measured_and_held_against_the_oracle(log, tmp_path):
     peers.run(wrong, log, tmp_path, 60)
     assert wrong.trouble.startswith("WRONG") and "1 others are there" in wrong.trouble
     figures = peers.compared([peer, wrong], EVENTS, EVENTS)
-    assert [row[2] for row in figures.rows][1] == "WRONG" and figures.rows[0][2] > 0
+    assert [row[3] for row in figures.rows][1] == "WRONG" and figures.rows[0][3] > 0
     assert figures.notes[-1] == f"kernels: {wrong.trouble}"
 
 
@@ -238,7 +238,7 @@ def test_without_java_flink_and_spark_are_rows_that_say_so(monkeypatch, tmp_path
     chosen = [peer for peer in peers.peers() if peer.environment in ("flink", "spark")]
     peers.prepare(chosen, tmp_path)
     assert len(chosen) == 4
-    assert {row[2] for row in peers.compared(chosen, 1, 1).rows} == {"not run"}
+    assert {row[3] for row in peers.compared(chosen, 1, 1).rows} == {"not run"}
     assert all("java" in peer.trouble for peer in chosen)
 
 
