@@ -211,8 +211,7 @@ def measured(seconds: float, quiet: float) -> list[Figures]:
         pubsub, bigtable = stack.enter_context(emulators.pubsub()), stack.enter_context(emulators.bigtable())
         rest, grpc = stack.enter_context(emulators.bigquery())
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        environment = {**os.environ, "PUBSUB_EMULATOR_HOST": pubsub, "BIGTABLE_EMULATOR_HOST": bigtable,
-                       "BIGQUERY_EMULATOR_HOST": rest, "BIGQUERY_STORAGE_EMULATOR_HOST": grpc}
+        environment = {**os.environ, **Endpoints(pubsub, bigtable, rest, grpc).environment}
         subprocess.run([*COMMAND, "provision", "--profile", "emulators", "--project", "demo", "--archive", f"{scratch}/archive"],
                        env=environment, check=True, capture_output=True)
         job = stack.enter_context(running(environment, scratch / "job.log"))

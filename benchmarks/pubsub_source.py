@@ -130,8 +130,7 @@ def whole_job(logs: Path, batch: int) -> Figures:
     """The command as a user starts it, its processes and Prism's, from its first event to its last."""
     with emulators.pubsub() as pubsub, emulators.bigtable() as bigtable, emulators.bigquery() as (rest, grpc), \
             tempfile.TemporaryDirectory() as scratch:
-        environment = {**os.environ, "PUBSUB_EMULATOR_HOST": pubsub, "BIGTABLE_EMULATOR_HOST": bigtable,
-                       "BIGQUERY_EMULATOR_HOST": rest, "BIGQUERY_STORAGE_EMULATOR_HOST": grpc}
+        environment = {**os.environ, **Endpoints(pubsub, bigtable, rest, grpc).environment}
         command = [sys.executable, "-m", "measurement.cli"]
         call = lambda *a: subprocess.run([*command, *a], env=environment, check=True, capture_output=True)  # noqa: E731
         call("provision", "--profile", "emulators", "--project", "demo", "--archive", f"{scratch}/archive")

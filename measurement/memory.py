@@ -9,21 +9,20 @@ import ctypes
 import gc
 import platform
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -2, -3, -8  # malloc.h
-_KEPT_BYTES, _STEP_BYTES = 1 << 30, 1 << 26
+# By glibc's name in the environment: its number in malloc.h and the value, bytes but for the arenas.
+_SETTINGS = {"MALLOC_TRIM_THRESHOLD_": (-1, 1 << 30), "MALLOC_TOP_PAD_": (-2, 1 << 26),
+             "MALLOC_MMAP_THRESHOLD_": (-3, 1 << 30), "MALLOC_ARENA_MAX": (-8, 1)}
 _YOUNG = 50_000  # objects
 # The same for a process that is started. An arena of its own for each thread, which are many before `keep` can say no, gives
 # back each 64 MB at once, whatever else is said.
-ENVIRONMENT = {"MALLOC_MMAP_THRESHOLD_": str(_KEPT_BYTES), "MALLOC_TRIM_THRESHOLD_": str(_KEPT_BYTES),
-               "MALLOC_TOP_PAD_": str(_STEP_BYTES), "MALLOC_ARENA_MAX": "1"}
+ENVIRONMENT = {name: str(value) for name, (_, value) in _SETTINGS.items()}
 
 
 def keep() -> None:
     """Before the first batch, behind the imports."""
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)
-        for option, value in ((_M_MMAP_THRESHOLD, _KEPT_BYTES), (_M_TRIM_THRESHOLD, _KEPT_BYTES), (_M_TOP_PAD, _STEP_BYTES),
-                              (_M_ARENA_MAX, 1)):
+        for option, value in _SETTINGS.values():
             libc.mallopt(option, value)
     gc.collect()
     gc.freeze()

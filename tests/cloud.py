@@ -34,9 +34,7 @@ class Cloud:
 
     @property
     def environment(self) -> dict[str, str]:
-        at = self.endpoints
-        return {**os.environ, "PUBSUB_EMULATOR_HOST": at.pubsub, "BIGTABLE_EMULATOR_HOST": at.bigtable,
-                "BIGQUERY_EMULATOR_HOST": f"http://{at.bigquery}", "BIGQUERY_STORAGE_EMULATOR_HOST": at.bigquery_storage}
+        return {**os.environ, **self.endpoints.environment}
 
     topic = property(lambda self: f"projects/demo/topics/{self.name}")
     subscription = property(lambda self: f"projects/demo/subscriptions/{self.name}")

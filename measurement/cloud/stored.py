@@ -10,6 +10,7 @@ from measurement.io.bigquery_admin import Reader
 from measurement.io.bigtable_read import scan_all
 from measurement.io.bigtable_service import SERVED
 from measurement.io.endpoints import Endpoints
+from measurement.io.publication import schema
 from measurement.model.events import MAX_TIME_MICROS, MIN_TIME_MICROS
 from measurement.model.tables import Table
 from measurement.monitors.ledger import text
@@ -40,7 +41,9 @@ def _read(stored: StoredRows, table: Table, since: int | None, until: int | None
     limits = [f"{table.time} {sign} TIMESTAMP '{text(limit)}'" for sign, limit in ((">=", since), ("<", until)) if limit is not None]
     where = f" WHERE {' AND '.join(limits)}" if limits else ""
     with Reader(stored.endpoints, stored.dataset) as reader:
-        ends = [reader.query(f"SELECT * FROM `{stored.dataset}.{table.name}_latest`{where}")]
+        rows = reader.query(f"SELECT * FROM `{stored.dataset}.{table.name}_latest`{where}")
+    public = schema(table)
+    ends = [rows.select(public.names).cast(public)]
     if table.name in SERVED:
         first, end = MIN_TIME_MICROS if since is None else since, MAX_TIME_MICROS + 1 if until is None else until
         ends.append(scan_all(stored.endpoints, stored.instance, table.name, first, end))

@@ -54,6 +54,13 @@ def distinct(buf: np.ndarray, starts: np.ndarray, lengths: np.ndarray) -> tuple[
     return found, [buf[s : s + n].tobytes().decode() for s, n in zip(starts[first].tolist(), lengths[first].tolist())]
 
 
+def begins(*columns: np.ndarray) -> np.ndarray:
+    """Where rows of sorted columns begin that differ from the row before."""
+    differs = np.ones(len(columns[0]), bool)
+    differs[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
+    return np.flatnonzero(differs)
+
+
 def firsts(found: np.ndarray) -> np.ndarray:
     """Where each number 0, 1, 2 … is first seen in ``found``, whose numbers were given in order of first sight."""
     if not len(found):

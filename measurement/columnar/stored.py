@@ -6,10 +6,9 @@ import pyarrow.compute as pc
 
 from measurement.columnar.deltas import NO_HOUR, Deltas, keys_of
 from measurement.columnar.identify import dimension_keys
-from measurement.columnar.labels import Labels
+from measurement.columnar.labels import Labels, begins
 from measurement.columnar.numeric import to_units
 from measurement.columnar.texts import numbered
-from measurement.io.publication import schema
 from measurement.model.tables import DELIVERY, NUMERIC, TIMESTAMP, Column, Table
 
 
@@ -28,14 +27,11 @@ def of_rows(table: Table, rows: pa.Table) -> tuple[Deltas, np.ndarray]:
 def of_ends(table: Table, ends: list[pa.Table]) -> tuple[Deltas, np.ndarray, np.ndarray]:
     """The same of what stands at several places, the latest of all; and (n,) bool, of which rows they do not have the same
     revision: a job that died between two of its writes."""
-    columns = schema(table)
-    rows = pa.concat_tables([end.select(columns.names).cast(columns) for end in ends])
+    rows = pa.concat_tables(ends)
     deltas, closed = of_rows(table, rows)
     revisions = rows["revision"].to_numpy()
     order = np.lexsort((revisions, deltas.keys[:, 1], deltas.keys[:, 0]))
-    another = np.ones(len(order), bool)
-    another[1:] = (deltas.keys[order[1:]] != deltas.keys[order[:-1]]).any(axis=1)
-    first = np.flatnonzero(another)
+    first = begins(*deltas.keys[order].T)
     last = np.append(first, len(order))[1:] - 1
     apart = (last - first + 1 < len(ends)) | (revisions[order[first]] != revisions[order[last]])
     return deltas.take(order[last]), closed[order[last]], apart

@@ -13,6 +13,12 @@ class Endpoints:
     bigquery: str | None = None  # REST
     bigquery_storage: str | None = None  # gRPC
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a process is told that is to go by these emulators, all of them given."""
+        return {"PUBSUB_EMULATOR_HOST": self.pubsub, "BIGTABLE_EMULATOR_HOST": self.bigtable,
+                "BIGQUERY_EMULATOR_HOST": f"http://{self.bigquery}", "BIGQUERY_STORAGE_EMULATOR_HOST": self.bigquery_storage}
+
 
 def emulators() -> Endpoints:
     """What the environment says, by the names that the services' own clients read; else each emulator's usual port."""

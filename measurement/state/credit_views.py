@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from measurement.columnar.deltas import LATE, ON_TIME
+from measurement.columnar.labels import begins
 from measurement.model.attribution import CLICK_OVER_VIEW, MODELS, AttributionRule
 from measurement.rules.attribution import CREDIT_UNITS, credits, eligible
 from measurement.state.candidates import Candidates
@@ -127,16 +128,9 @@ def _standing(candidates: Candidates, at: np.ndarray) -> np.ndarray:
         return at
     order = np.lexsort((touch["terms"] < 0, touch["time"], touch["id_lo"], touch["id_hi"], candidates.conversion[at]))  # the whole fact first
     sorted_ = touch.take(order)
-    first = _firsts(sorted_["id_hi"], sorted_["id_lo"], sorted_["time"], candidates.conversion[at][order])
+    first = begins(sorted_["id_hi"], sorted_["id_lo"], sorted_["time"], candidates.conversion[at][order])
     stands = (np.add.reduceat(sorted_["delta"].astype(np.int64), first) > 0) & (sorted_["terms"][first] >= 0)
     return at[np.sort(order[first[stands]])]
-
-
-def _firsts(*columns: np.ndarray) -> np.ndarray:
-    """Where rows of sorted columns begin that differ from the row before."""
-    differs = np.ones(len(columns[0]), bool)
-    differs[1:] = np.any([column[1:] != column[:-1] for column in columns], axis=0)
-    return np.flatnonzero(differs)
 
 
 def _credited(reached, candidates, conversion, places, counts, ranks) -> tuple[Rows, np.ndarray]:
@@ -179,7 +173,7 @@ def _net(rows: Rows, numbers: np.ndarray, fresh: np.ndarray) -> Rows:
     touch = np.where(rows.candidate < 0, -1, numbers[rows.candidate]) if len(numbers) else rows.candidate
     columns = rows.conversion, rows.because, rows.model, touch
     order = np.lexsort(columns[::-1])
-    first = _firsts(*(column[order] for column in columns))
+    first = begins(*(column[order] for column in columns))
     one = rows.take(order[first])
     credit, micros = (np.add.reduceat(column[order], first) for column in (rows.credit, rows.micros))
     net = Rows(one.conversion, one.candidate, one.model, one.because, credit, micros)

@@ -12,7 +12,7 @@ from itertools import repeat
 import numpy as np
 import orjson
 
-from measurement.columnar.batch import CODEC, DIMS, NO_WATERMARK, ROW, EventBatch, blobs, pack, unpack
+from measurement.columnar.batch import CODEC, DIMS, NO_WATERMARK, ROW, EventBatch, blobs, kept, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.labels import named
@@ -437,7 +437,7 @@ class JoinShard:
         for run in runs:
             bucket, labels, hi, lo, hours, codes, ids, entries, waits, noted = unpack(_VERSION, run)
             bucket = int(np.frombuffer(bucket, np.int64)[0])
-            rows, known, kept = shelves.get(bucket) or ([], Identities(), np.zeros(1024, ENTRY))
+            rows, known, shelf = shelves.get(bucket) or ([], Identities(), np.zeros(1024, ENTRY))
             log = self._log[bucket]
             for text in orjson.loads(labels):
                 log.labels[text] = len(log.labels)
@@ -453,15 +453,15 @@ class JoinShard:
             entries["row"][of_row] = np.array(rows or [0], np.int32)[entries["row"][of_row]]
             noted = np.frombuffer(noted, _CHANGE)
             known.room(len(noted) + len(ids))
-            kept = grown(kept, len(known.ids)) if len(known.ids) > len(kept) else kept
+            shelf = grown(shelf, len(known.ids)) if len(known.ids) > len(shelf) else shelf
             # What became of earlier entries comes first: a freed id may have come again in the same call.
             at = known.upsert(noted)
-            kept["status"][at], kept["verdict"][at], kept["joined"][at] = noted["status"], noted["verdict"], noted["joined"]
+            shelf["status"][at], shelf["verdict"][at], shelf["joined"][at] = noted["status"], noted["verdict"], noted["joined"]
             at = known.upsert(ids)
-            known.ids["digest"][at], kept[at] = ids["digest"], entries
-            shelves[bucket] = rows, known, kept
+            known.ids["digest"][at], shelf[at] = ids["digest"], entries
+            shelves[bucket] = rows, known, shelf
             waited.append(EventBatch.decode(bytes(waits)))
-        parts = [(known.ids[: known.count], kept[: known.count]) for _, known, kept in shelves.values()]
+        parts = [(known.ids[: known.count], shelf[: known.count]) for _, known, shelf in shelves.values()]
         shelves.clear()
         self._take_all(parts)
         self._relink(self._waiting(waited))
@@ -522,16 +522,12 @@ class JoinShard:
         rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) >= first)
         new_row = np.full(self.row_keys.rows + 1, -1, np.int32)  # the last one for entries without a row
         new_row[rows] = np.arange(len(rows))
-        codes = self.row_codes[rows]
-        named = np.zeros(len(self.labels) + 1, bool)  # the last one for codes of nothing
-        named[codes] = True
-        self.known.count = kernel.compact(self.known.ids, self.entries, self.count, first * self.buckets.width, new_row, named)
-        named[-1] = False
-        number = np.cumsum(named, dtype=np.int32) - np.int32(1)
-        number[-1] = -1
+        codes, sources = self.row_codes[rows], np.zeros(len(self.labels), bool)
+        self.known.count = kernel.compact(self.known.ids, self.entries, self.count, first * self.buckets.width, new_row, sources)
+        used, number = kept(len(self.labels), codes, np.flatnonzero(sources))
         kernel.relabel(self.entries, self.count, number)
         codes = number[codes]
-        texts = [self.labels[c] for c in np.flatnonzero(named).tolist()]
+        texts = [self.labels[c] for c in used.tolist()]
         self.labels, self._codes = texts, {text: i for i, text in enumerate(texts)}
         keys = Keys(self.row_keys.hi[rows], self.row_keys.lo[rows])
         room = len(keys.hi)

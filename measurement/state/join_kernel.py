@@ -359,9 +359,9 @@ def chain_length(table, low, ids, entries, hi, lo):
 
 
 @njit(cache=True, nogil=True)
-def compact(ids, entries, count, since, new_row, named):
+def compact(ids, entries, count, since, new_row, sources):
     """Moves what stands or waits and is of ``since`` (µs) or later to the front; how many they are. ``new_row`` gives each
-    delivery row's new number, the last one -1's; the labels of sources that are named are set in ``named``."""
+    delivery row's new number, the last one -1's; the labels of their sources are set in ``sources``."""
     kept = 0
     for i in range(count):
         it = entries[i]
@@ -369,7 +369,7 @@ def compact(ids, entries, count, since, new_row, named):
             ids[kept] = ids[i]
             entries[kept] = it
             entries[kept].row = new_row[it.row]
-            named[it.source] = True
+            sources[it.source] = True
             kept += 1
     return kept
 

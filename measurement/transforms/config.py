@@ -16,7 +16,7 @@ class Stored(Protocol):
 
     def latest(self, table: Table, since: int | None, until: int | None) -> list[pa.Table]:
         """At each place that has the table, the latest revision of each row of hours from ``since`` to before ``until`` (µs);
-        rows without an hour where ``since`` is None."""
+        rows without an hour where ``since`` is None. All have the schema that the table is published with."""
 
 
 @dataclass(frozen=True)

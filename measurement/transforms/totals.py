@@ -88,13 +88,12 @@ class Totals(KeyedMachine):
         since = first if table in _BY_HORIZON or rebuilding.publish_until is not None else None
         ends = rebuilding.stored.latest(table, None if since == NO_WATERMARK else since, rebuilding.publish_until)
         deltas, closed, apart = stored.of_ends(table, ends)
+        mine = np.ones(len(deltas), bool)
         if shard:
-            at = deltas.shard(self._config.delivery_shards) == int(shard)
-            deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
+            mine &= deltas.shard(self._config.delivery_shards) == int(shard)
         if rebuilding.publish_until is not None:
-            at = _told_by_archive(table, deltas)
-            deltas, closed, apart = deltas.take(np.flatnonzero(at)), closed[at], apart[at]
-        machine.rebuilt(deltas, closed, apart, first)
+            mine &= _told_by_archive(table, deltas)
+        machine.rebuilt(deltas.take(np.flatnonzero(mine)), closed[mine], apart[mine], first)
 
     def flush_in(self, key):
         last = self._flushed.get((self._run, key))

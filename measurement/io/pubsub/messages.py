@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from measurement.columnar.batch import AVRO, JSON, blobs
+from measurement.columnar.batch import AVRO, JSON, blobs, slices
 from measurement.columnar.decode import Decoded, decode_blocks, decode_datums, decode_lines
 from measurement.columnar.hashing import fingerprint
 from measurement.io.framing import READER_SCHEMA, UnreadableInput, WriterSchema, container_pieces
@@ -108,7 +108,7 @@ class MessageFrame:
 def _unknown(pieces: list[bytes]) -> Decoded:
     """Nothing of these can be read."""
     none = np.zeros((0, _FIELDS), np.int64)
-    return Decoded(np.zeros(0, np.uint8), none, none.astype(np.int32), blobs([]), np.zeros(0, np.int64), np.zeros(0, np.int32),
+    return Decoded(np.zeros(0, np.uint8), none, none.astype(np.int32), slices(blobs([])), np.zeros(0, np.int64), np.zeros(0, np.int32),
                    np.zeros(0, np.int32), {}, [(i, 0, "no container, and its writer's schema is not known", raw)
                                               for i, raw in enumerate(pieces)])
 
