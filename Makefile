@@ -12,7 +12,7 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env engine emulators run test bench bench-peers doctor clean
+.PHONY: help env engine emulators run test bench bench-peers docs doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -38,6 +38,9 @@ bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with B
 
 bench-peers: engine $(VENV)/.installed-bench  ## other engines at the same task, each in its own environment (PEERS="--events 200000")
 	$(BIN)/python -m benchmarks.peers $(PEERS)
+
+docs: env  ## docs/methodology.md, from the rules and the default policy
+	$(BIN)/python -m measurement.reporting.methodology > docs/methodology.md
 
 doctor:  ## what is there, what is missing, what each thing is needed for
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) measurement/local/doctor.py

@@ -36,6 +36,7 @@ from measurement.columnar.deltas import Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.columnar.judge import ACCEPTED, SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO, judge
+from measurement.columnar.screen import Screen
 from measurement.columnar.table import Keys
 from measurement.io.files import FRAME_EVENTS
 from measurement.io.framing import READER_SCHEMA, Frame, frames
@@ -44,7 +45,6 @@ from measurement.io.watermark import END, FileWatermark
 from measurement.model import events as e
 from measurement.model.policy import Policy
 from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, TOTALS
-from measurement.rules.robots import is_robot
 from measurement.simulate import SimulateOptions, simulate
 from measurement.state.credits import CreditsShard
 from measurement.state.join import JoinShard
@@ -445,7 +445,7 @@ class Together:
         self.orders = OrdersShard(POLICY.counting)
         self.credits = [CreditsShard(POLICY.attribution, POLICY.counting) for _ in range(USER_SHARDS)]
         self.totals: dict[str, TotalsShard] = {}
-        self.watermark = FileWatermark()
+        self.watermark, self.screen = FileWatermark(), Screen(POLICY.screening)
         self.events = 0
 
     def run(self, path: Path) -> "Together":
@@ -476,7 +476,7 @@ class Together:
             origin = Origin(path.name, np.array(frame.positions, np.int64), AVRO, frame.schema.id, np.zeros(len(frame.positions), np.int64))
             decoded = self.timed("decode", lambda: _decode(frame))
             yield self.timed("take in", lambda: take_in(decoded, origin, {0: (frame.messages, frame.events, frame.bytes)}, POLICY,
-                                                        self.watermark, END, is_robot))
+                                                        self.watermark, END, self.screen))
 
     @staticmethod
     def _split(batch: EventBatch) -> list[tuple[int, bytes]]:

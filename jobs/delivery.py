@@ -5,9 +5,12 @@ import apache_beam as beam
 from measurement.transforms import coders as _registered  # noqa: F401 (registers the batches' coders)
 from measurement.transforms.config import RunConfig
 from measurement.transforms.credits import Credits
-from measurement.transforms.distribute import EVENTS, FACTS, REJECTS, ROWS, TALLIES, Distribute, Keyed, Known, Rows, Tally
+from measurement.transforms.distribute import (
+    ACTIVITY, EVENTS, FACTS, REJECTS, ROWS, TALLIES, Active, Distribute, Keyed, Known, Rows, Tally,
+)
 from measurement.transforms.join import ORDERS, Join
 from measurement.transforms.orders import Orders
+from measurement.transforms.rates import Rates
 from measurement.transforms.rejects import Rejects
 from measurement.transforms.totals import Totals
 
@@ -21,9 +24,13 @@ class Delivery(beam.PTransform):
 
     def expand(self, intake):
         config = self._config
-        taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, TALLIES, REJECTS)
+        taken = intake | "Distribute" >> beam.ParDo(Distribute(config)).with_outputs(EVENTS, ACTIVITY, TALLIES, REJECTS)
+        events = typed(taken[EVENTS], Keyed)
+        if config.policy.screening.rate.asked:
+            rated = typed(taken[ACTIVITY], Active) | "Rates" >> beam.ParDo(Rates(config)).with_output_types(Keyed)
+            events = (events, rated) | "Judged" >> beam.Flatten()
         joined = (
-            typed(taken[EVENTS], Keyed)
+            events
             | "Join" >> beam.ParDo(Join(config)).with_outputs(TALLIES, REJECTS, ORDERS, FACTS)
         )
         ordered = typed(joined[ORDERS], Keyed) | "Orders" >> beam.ParDo(Orders(config)).with_outputs(TALLIES, FACTS)

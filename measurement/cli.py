@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from measurement.failure import Failure
+from measurement.model.tables import LEAST_REJECT_DAYS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Counts advertising so well that money can be billed on it.")
@@ -23,6 +24,11 @@ class Profile(StrEnum):
     local = "local"
     emulators = "emulators"
     gcp = "gcp"
+
+
+class Consent(StrEnum):
+    drop_user = "drop_user"
+    reject = "reject"
 
 
 _Profile = Annotated[Profile, typer.Option(help="Where: this machine's files, the cloud's emulators, or Google Cloud.")]
@@ -120,11 +126,13 @@ def provision(
     archive: Annotated[str | None, typer.Option(help="Where what is received is kept: gs://BUCKET/DIRECTORY; with emulators any directory.")] = None,
     location: Annotated[str, typer.Option(help="The BigQuery dataset's location.")] = "US",
     ack_seconds: Annotated[int, typer.Option(help="After so long what a dead worker held comes back.", min=10, max=600)] = 60,
+    reject_days: Annotated[int | None, typer.Option(help="So many days rejects are kept in BigQuery, at least 8; without it as before, 30 in a new table.", min=LEAST_REJECT_DAYS, max=3650)] = None,
 ) -> None:
     """Make topic, subscription, archive, Bigtable tables, BigQuery dataset, tables and views; safe to run again."""
     from measurement import cli_cloud
 
-    cli_cloud.provision(_on_cloud(profile, "provision"), project, topic, subscription, instance, dataset, archive, location, ack_seconds)
+    cli_cloud.provision(_on_cloud(profile, "provision"), project, topic, subscription, instance, dataset, archive, location, ack_seconds,
+                        reject_days)
 
 
 @app.command()
@@ -214,6 +222,8 @@ def simulate(
     too_late_rate: Annotated[float | None, typer.Option(help="Events older than the dedup horizon.")] = None,
     undecodable_rate: Annotated[float | None, typer.Option(help="Datums that are none.")] = None,
     policy: Annotated[Path | None, typer.Option(help="The policy file (YAML) that the truth's credits follow.")] = None,
+    screening: Annotated[bool, typer.Option("--screening", help="Also traffic to be screened; writes policy.yaml and its networks.")] = False,
+    consent: Annotated[Consent, typer.Option(help="With --screening: what becomes of events without consent.")] = Consent.drop_user,
 ) -> None:
     """Write a realistic event log and its truth; each kind of trouble is turned off with 0, or up."""
     given = {k: v for k, v in locals().items() if v is not None and k != "out"}
@@ -271,6 +281,19 @@ def status(out: _Out = None, json_: Annotated[bool, typer.Option("--json", help=
 
 
 @app.command()
+def lists(policy: _Policy = None, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False) -> None:
+    """The screening lists in force, their versions and ages; warns of those past 90 days."""
+    from measurement.local import lists as screening
+    from measurement.model.policy_file import PolicyError
+
+    try:
+        found = screening.lists_in_force(policy)
+    except PolicyError as error:
+        raise Failure(str(error)) from error
+    (screening.show_json if json_ else screening.show)(found, datetime.now(UTC).date())
+
+
+@app.command()
 def head(out: _Out = None, rows: Annotated[int, typer.Option(help="So many of the latest rows.", min=1, max=1000)] = 10) -> None:
     """Print the first delivery rows of a local run."""
     from measurement.local import summary
@@ -292,7 +315,6 @@ def paths(
     json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
 ) -> None:
     """Compare attribution models over stored paths, data-driven beside rule-based; exit 1 if nothing converted."""
-    from measurement.model import policy as policies
     from measurement.paths import command
 
     def read():
@@ -300,16 +322,52 @@ def paths(
 
         return _reading(lambda warehouse: facts.read(warehouse, rules), out)
 
-    try:
-        rules = policies.load(policy) if policy else policies.Policy()
-    except policies.PolicyError as error:
-        raise Failure(str(error)) from error
+    rules = _rules(policy)
     since, until = (None if t is None else round(t.replace(tzinfo=UTC).timestamp()) * 1_000_000 for t in (from_, to))
     if not _warehouse(out).out.is_dir():
         raise Failure(f"--out {out}: there is no such directory")
     html = out / "paths.html" if html is None else html
     raise typer.Exit(command.run(read, rules, advertiser=advertiser, since=since, until=until, order=order, top=top, html=html,
                                  csv=csv, as_json=json_))
+
+
+@app.command()
+def methodology(policy: _Policy = None) -> None:
+    """Print the description of methodology that an auditor asks for, made from the rules, the policy and the lists in force."""
+    from measurement.reporting.methodology import text
+
+    rules = _rules(policy)
+    print(text(rules, rules.screening.lists), end="")
+
+
+def _rules(policy: Path | None):
+    from measurement.model import policy as policies
+
+    try:
+        return policies.load(policy) if policy else policies.Policy()
+    except policies.PolicyError as error:
+        raise Failure(str(error)) from error
+
+
+@app.command()
+def explain(
+    event_id: Annotated[str, typer.Argument(help="The event's event_id, as it was sent.", metavar="EVENT_ID")],
+    out: _Out = None,
+    policy: _Policy = None,
+    json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
+) -> None:
+    """Tell what became of one event and why, rule by rule; exit 1 if it was not received or the tables say otherwise."""
+    from measurement.explain import command
+    from measurement.local import explain as local
+    from measurement.local.warehouse import WarehouseError
+    from measurement.model import policy as policies
+
+    try:
+        rules = policies.load(policy) if policy else policies.Policy()
+        code = command.run(lambda: local.reading(_warehouse(out), rules), event_id, rules, as_json=json_)
+    except (policies.PolicyError, WarehouseError) as error:
+        raise Failure(str(error)) from error
+    raise typer.Exit(code)
 
 
 def _on_cloud(profile: Profile, command: str) -> Profile:

@@ -42,12 +42,13 @@ def rebuild(profile: str, subscription: str | None, bigtable: str | None, bigque
 
 
 def provision(profile: str, project: str, topic: str, subscription: str, instance: str, dataset: str, archive: str | None,
-              location: str, ack_seconds: int) -> None:
+              location: str, ack_seconds: int, reject_days: int | None) -> None:
     from measurement.cloud.provision import Wanted
     from measurement.cloud.provision import provision as make
 
     with _plainly():
-        places = make(Wanted(Profile(profile), project, topic, subscription, instance, dataset, archive, location, ack_seconds), print)
+        places = make(Wanted(Profile(profile), project, topic, subscription, instance, dataset, archive, location, ack_seconds,
+                             reject_days), print)
     print(f"measurement run --profile {profile} --subscription {places.subscription} --bigtable {places.instance} "
           f"--bigquery {places.dataset}")
 

@@ -30,7 +30,8 @@ def credit(conversion: str, time: datetime, model: str, touch: str | None, share
 
 
 def right() -> Books:
-    """One impression and five valid conversions in two hours; of a sixth, which no longer stands, rows of zeros."""
+    """Two impressions, one of a robot with a click, and five valid conversions in two hours; of a sixth, which no longer stands,
+    rows of zeros."""
     at = H + 7 * _MINUTE
     credits = [
         credit("two models", at, "linear", "t1", "0.333333334", 4), credit("two models", at, "linear", "t2", "0.333333333", 3),
@@ -42,12 +43,18 @@ def right() -> Books:
         credit("later", at + HOUR, "last_touch", "t1", "1", 2**60),
     ]
     counted = [("impression", H, 1), ("conversion", H, 4), ("conversion", H + HOUR, 1)]
+    robots = [("impression", H, 1), ("click", H + HOUR, 1)]  # a click counts in its impression's hour
     entered = {"source": "s", "outcome": "counted"}
+    left_out = {"source": "s", "outcome": "invalid_traffic"}
     return {
-        "intake": [row("intake", received_hour=H, source="s", messages=1, events=6, bytes=100)],
-        "arrivals": [row("arrivals", window_start=hour, source="s", event_type=kind, events=n) for kind, hour, n in counted],
-        "ledger": [row("ledger", window_start=hour, event_type=kind, events=n, **entered) for kind, hour, n in counted],
-        "delivery": [row("delivery", window_start=H, advertiser_id="a", gross_impressions=1, impressions=1)],
+        "intake": [row("intake", received_hour=H, source="s", messages=1, events=8, bytes=100)],
+        "arrivals": [row("arrivals", window_start=hour, source="s", event_type=kind, events=n)
+                     for kind, hour, n in [("impression", H, 2), *counted[1:], robots[1]]],
+        "ledger": [row("ledger", window_start=hour, event_type=kind, events=n, **outcome)
+                   for some, outcome in ((counted, entered), (robots, left_out)) for kind, hour, n in some],
+        "delivery": [row("delivery", window_start=H, advertiser_id="a", gross_impressions=2, impressions=1)],
+        "invalid_traffic": [row("invalid_traffic", window_start=H, advertiser_id="a", event_type=kind, reason="robot", events=n)
+                            for kind, _, n in robots],
         "conversion_credits": credits,
         "attribution": attributed(credits),
         "rejects": [],

@@ -11,15 +11,16 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 
+import duckdb
 import orjson
 
 from measurement.io.bigquery_admin import Reader
 from measurement.io.bigtable_read import scan_all
 from measurement.io.endpoints import Endpoints
-from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, NUMERIC, TIMESTAMP, Table
+from measurement.model.tables import ATTRIBUTION, CREDITS, DELIVERY, INVALID_TRAFFIC, NUMERIC, TIMESTAMP, Table
 
 COMMAND = [sys.executable, "-m", "measurement.cli"]
-SERVED, ANALYSED = (DELIVERY, ATTRIBUTION), (DELIVERY, CREDITS, ATTRIBUTION)  # by Bigtable, in BigQuery
+SERVED, ANALYSED = (DELIVERY, ATTRIBUTION), (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION)  # by Bigtable, in BigQuery
 ALL_HOURS = 0, 4_102_444_800_000_000  # µs: 1970 to 2100
 
 
@@ -135,6 +136,13 @@ def truth(directory: Path, table: Table = DELIVERY) -> dict[tuple, tuple]:
     rows = rows if table is DELIVERY else rows["rows"]
     return _rows(table, [{c.name: value if value is None or c.type not in read else read[c.type](value)
                           for c, value in zip(table.body, row)} for row in rows])
+
+
+def stored(out: Path, table: Table) -> dict[tuple, tuple]:
+    """Rows of a local run, rows of zeros left out."""
+    with duckdb.connect(str(out / "warehouse.duckdb"), read_only=True) as db:
+        db.execute("SET TimeZone = 'UTC'")
+        return _rows(table, db.sql(f"SELECT * FROM {table.name}_latest").to_arrow_table().to_pylist())
 
 
 def outcomes(directory: Path) -> dict[str, int]:

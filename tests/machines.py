@@ -18,17 +18,20 @@ from measurement.columnar.decode import Decoded, decode_datums, decode_lines
 from measurement.columnar.deltas import BECAUSE, NO_HOUR, Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Origin, accepted_times, take_in
+from measurement.columnar.records import Activity, Verdicts
+from measurement.columnar.screen import Screen
 from measurement.io.watermark import END, FileWatermark
 from measurement.model.events import INVALID_REASONS, MICROS_PER_HOUR
 from measurement.model.policy import Policy
 from measurement.model.tables import ATTRIBUTION, CREDITS, TOTALS
-from measurement.rules.robots import is_robot
+from measurement.state.orders import Decided
 from measurement.state.totals import STATUSES, Revisions
 from measurement.transforms.config import RunConfig
 from measurement.transforms.credits import Credits
-from measurement.transforms.distribute import SPLIT, facts_by_shard, tallies_by_shard
+from measurement.transforms.distribute import SPLIT, facts_by_shard, tallied, tallies_by_shard
 from measurement.transforms.join import Join
 from measurement.transforms.orders import Orders
+from measurement.transforms.rates import Rates
 from measurement.transforms.totals import Totals
 from oracle import Identity, Received, identity_of, judge_one
 
@@ -45,6 +48,7 @@ class Engine:
     delivery_shards: int = 1
     frame: int = 1_000  # events in a frame at most
     lag: float = 0.0  # chance that what a frame became is not taken before the next one is read
+    rates_lag: bool = True  # whether rates lag like the other stages, or are ahead of the join
     timers: float = 1.0  # chance that after a frame a machine's timer fires, if it may
     flushes: float = 0.0  # chance that a totals machine publishes after a batch
     crashes: float = 0.0  # chance that a call fails and is made again, and that a machine is lost after it
@@ -98,6 +102,9 @@ class Outputs:
     def delivery(self) -> dict[tuple, tuple[int, ...]]:
         return self.latest("delivery")
 
+    def invalid_traffic(self) -> dict[tuple, int]:
+        return {key: events for key, (events,) in self.latest("invalid_traffic").items()}
+
     def ledger(self) -> dict[tuple, int]:
         return {key: events for key, (events,) in self.latest("ledger").items()}
 
@@ -135,23 +142,6 @@ class Keyed:
         return sum(len(run) for runs in self.bags.values() for run in runs)
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """A verdict on its way to the event's machine: a code of INVALID_REASONS."""
-
-    hi: int
-    lo: int
-    code: int
-
-
-@dataclass(frozen=True)
-class OrderVerdict:
-    """The same on its way from there to the machine of the conversion's order."""
-
-    entry: np.void
-    code: int
-
-
 class Run:
     """One run of the job."""
 
@@ -162,6 +152,8 @@ class Run:
         config = RunConfig("test", 1, 0, policy, engine.event_shards, engine.user_shards, engine.delivery_shards)
         self.config = config
         shards = range(engine.event_shards)
+        self.screen = Screen(policy.screening)
+        self.rates = {shard: Keyed(lambda: Rates(config).machine(shard)) for shard in range(config.rate_shards)}
         self.joins = {shard: Keyed(lambda: Join(config).machine(shard)) for shard in shards}
         self.orders = {shard: Keyed(lambda: Orders(config).machine(shard)) for shard in shards}
         self.credits = {shard: Keyed(lambda: Credits(config).machine(shard)) for shard in range(engine.user_shards)}
@@ -174,8 +166,7 @@ class Run:
         for watermark, times in zip(self.files, heads):
             watermark.open(times)
         self.positions = [0] * len(heads)  # events read
-        self.known: dict[Identity, tuple[int, int, int]] = {}  # of the identities seen: shard and fingerprint
-        self.robots: set[Identity] = set()
+        self.known: dict[Identity, dict[int, tuple[int, np.void]]] = {}  # of the identities seen, by content: shard and row
         self.judged: dict[Identity, str] = {}
 
     # -- the source
@@ -199,8 +190,13 @@ class Run:
         )
         self.positions[file] += len(events)
         edge = {first.receipt // MICROS_PER_HOUR * MICROS_PER_HOUR: (len(events), len(events), sum(len(event.payload) for event in events))}
-        intake = take_in(decoded(events), origin, edge, POLICY, self.files[file], others, is_robot)
+        intake = take_in(decoded(events), origin, edge, self.config.policy, self.files[file], others, self.screen)
         self._reject(intake.rejects)
+        if intake.activity is not None:
+            for shard, part in intake.activity.split(self.config.rate_shards):
+                self.rates[shard].queue.append((intake.before, Activity.decode(part.encode())))
+                if not self.engine.rates_lag:
+                    self._take(self.rates[shard])
         again = []
         for shard, batch in intake.batch.split(self.engine.event_shards):
             self.joins[shard].queue.append((intake.before, travelled(batch)))
@@ -214,9 +210,7 @@ class Run:
         self._between()
 
     def judge_identity(self, identity: Identity, reason: str) -> None:
-        """A verdict from outside, '' to take one back; robots are known already and stay robots."""
-        if reason == "" and identity in self.robots:
-            return
+        """A verdict from outside, '' to take one back."""
         self.judged[identity] = reason
         if identity in self.known:
             self._give(identity)
@@ -227,18 +221,18 @@ class Run:
         for i, row in enumerate(batch.rows):
             event = judge_one(Received(batch.payloads[i], like.encoding, like.source, like.receipt))
             identity = identity_of(event)
-            self.known[identity] = shard, int(row["id_hi"]), int(row["id_lo"])
-            if row["verdict"]:
-                self.robots.add(identity)
+            self.known.setdefault(identity, {})[int(row["digest"])] = shard, row
             if self.judged.get(identity):
                 again.append(identity)
         return again
 
     def _give(self, identity: Identity) -> None:
         """Sends a verdict after the event that it is on."""
-        shard, hi, lo = self.known[identity]
-        verdict = Verdict(hi, lo, INVALID_REASONS.index(self.judged[identity]))
-        self.joins[shard].queue.append((self.watermark(), verdict))
+        for shard, row in self.known[identity].values():
+            verdict = np.zeros(1, Verdicts.DTYPE)
+            verdict["hi"], verdict["lo"], verdict["digest"], verdict["time"] = (row[c] for c in ("id_hi", "id_lo", "digest", "time"))
+            verdict["watermark"], verdict["code"] = self.watermark(), INVALID_REASONS.index(self.judged[identity])
+            self.joins[shard].queue.append((self.watermark(), Verdicts(verdict)))
 
     # -- what an engine does
 
@@ -250,7 +244,7 @@ class Run:
     def finish(self) -> None:
         """The source is at its end."""
         assert all(self.ended)
-        for stage in (self.joins, self.orders, self.credits, self.totals):
+        for stage in (self.rates, self.joins, self.orders, self.credits, self.totals):
             self.drain()
             for keyed in stage.values():
                 while self._happens(self.engine.timers / 2) and keyed.machine.next_due() is not None:
@@ -260,7 +254,7 @@ class Run:
             self._flush(key, keyed)
 
     def _all(self) -> list[Keyed]:
-        return [*self.joins.values(), *self.orders.values(), *self.credits.values(), *self.totals.values()]
+        return [*self.rates.values(), *self.joins.values(), *self.orders.values(), *self.credits.values(), *self.totals.values()]
 
     def _between(self) -> None:
         """What happens while nothing is read: timers, losses, publications; maybe some elements are taken."""
@@ -295,6 +289,10 @@ class Run:
     def _limit(self, keyed: Keyed) -> int:
         """The watermark in front of a key: elements that wait before it hold it, and so do timers that have not fired."""
         limit = min(self.watermark(), keyed.held())
+        if keyed in self.rates.values():
+            return limit
+        for before in self.rates.values():
+            limit = min(limit, before.held())
         if keyed in self.joins.values():
             return limit
         for before in self.joins.values():
@@ -325,17 +323,13 @@ class Run:
 
     def _take(self, keyed: Keyed) -> None:
         stamp, element = keyed.queue.popleft()
-        limit = min(stamp, self._limit(keyed))
-        if isinstance(element, Verdict):
-            effects = self._call(keyed, lambda m: m.judge(element.hi, element.lo, element.code, limit))
-            if effects is not None:
-                self._effects(stamp, effects)
-        elif isinstance(element, OrderVerdict):
-            self._ordered(stamp, *self._call(keyed, lambda m: m.judge(element.entry, element.code, limit)))
+        if keyed in self.rates.values():
+            for shard, part in self._call(keyed, lambda m: m.absorb(element)).split(self.engine.event_shards):
+                self.joins[shard].queue.append((stamp, Verdicts.decode(part.encode())))
         elif keyed in self.joins.values():
-            self._effects(stamp, self._call(keyed, lambda m: m.absorb(element)))
+            self._effects(stamp, self._call(keyed, lambda m: m.judge(element) if isinstance(element, Verdicts) else m.absorb(element)))
         elif keyed in self.orders.values():
-            self._ordered(stamp, *self._call(keyed, lambda m: m.absorb(element)))
+            self._ordered(stamp, self._call(keyed, lambda m: m.judge(element) if isinstance(element, Verdicts) else m.absorb(element)))
         elif keyed in self.credits.values():
             credited = self._call(keyed, lambda m: m.absorb(element))
             for table, deltas in (CREDITS, credited.credits), (ATTRIBUTION, credited.attribution):
@@ -351,7 +345,7 @@ class Run:
         keyed.fired = max(keyed.fired, time)
         if keyed in self.joins.values():
             self._effects(time, self._call(keyed, lambda m: m.advance(time)))
-        elif keyed in self.orders.values() or keyed in self.credits.values():
+        elif keyed in (*self.rates.values(), *self.orders.values(), *self.credits.values()):
             self._call(keyed, lambda m: m.advance(time))
         else:
             key = next(key for key, other in self.totals.items() if other is keyed)
@@ -369,7 +363,9 @@ class Run:
     def _effects(self, stamp: int, effects) -> None:
         if effects.delivery is not None:
             self._tally(stamp, "delivery", effects.delivery)
-        self._ordered(stamp, effects.ledger, effects.facts)
+        if effects.invalid is not None:
+            self._tally(stamp, "invalid_traffic", effects.invalid)
+        self._decided(stamp, effects.ledger, effects.facts)
         for reason, event, _ in effects.rejects:
             row = event.row
             self.outputs.reject_ids.append((event.file, int(row["position"]), int(row["index"])))
@@ -381,18 +377,22 @@ class Run:
             for s in np.unique(shard).tolist():
                 part = EventBatch(batch.rows[shard == s], batch.dims, batch.payloads.take(np.flatnonzero(shard == s)), batch.labels)
                 self.orders[s].queue.append((stamp, travelled(part)))
-        for entry, code in effects.judged_orders:
-            shard = (int(entry["parent_hi"]) >> 40) % self.engine.event_shards
-            self.orders[shard].queue.append((stamp, OrderVerdict(entry, code)))
+        if effects.judged is not None:
+            for shard, part in effects.judged.split_by_order(self.engine.event_shards):
+                self.orders[shard].queue.append((stamp, Verdicts.decode(part.encode())))
 
-    def _ordered(self, stamp: int, ledger: Counter, facts: Facts | None) -> None:
-        self._ledger(stamp, ledger)
+    def _ordered(self, stamp: int, decided: Decided) -> None:
+        self._small(stamp, "invalid_traffic", decided.invalid)
+        self._decided(stamp, decided.ledger, decided.facts)
+
+    def _decided(self, stamp: int, ledger: Counter, facts: Facts | None) -> None:
+        self._small(stamp, "ledger", ledger)
         for shard, part in facts_by_shard(facts, self.config):
             self.credits[int(shard)].queue.append((stamp, Facts.decode(part.encode())))
 
-    def _ledger(self, stamp: int, ledger: Counter) -> None:
-        if counted := {key: (events,) for key, events in ledger.items() if events}:
-            self._tally(stamp, "ledger", Deltas.tally(counted))
+    def _small(self, stamp: int, table: str, counted: Counter) -> None:
+        if (deltas := tallied(counted)) is not None:
+            self._tally(stamp, table, deltas)
 
     def _tally(self, stamp: int, table: str, deltas: Deltas) -> None:
         for key, part in tallies_by_shard(table, deltas, self.config):
@@ -440,13 +440,13 @@ def frames(events: list[Received], most: int) -> Iterable[list[Received]]:
         yield frame
 
 
-def heads(arrivals: list[tuple[int, Received | None]], files: int) -> list[np.ndarray]:
+def heads(arrivals: list[tuple[int, Received | None]], files: int, policy: Policy = POLICY) -> list[np.ndarray]:
     """Each file's first accepted event times, by the pipeline's own rules; test files are shorter than a source's peek."""
     out = []
     for file in range(files):
         content = [received for f, received in arrivals if f == file and received is not None]
         times = [
-            accepted_times(decoded(frame), frame[0].receipt, POLICY) for frame in frames(content, len(content) or 1)
+            accepted_times(decoded(frame), frame[0].receipt, policy, Screen(policy.screening)) for frame in frames(content, len(content) or 1)
         ]
         out.append(np.concatenate([np.zeros(0, np.int64), *times]))
     return out
@@ -462,7 +462,7 @@ def run(
     """
     arrivals = list(arrivals)
     verdicts = verdicts or {}
-    job = Run(engine, heads(arrivals, files), policy)
+    job = Run(engine, heads(arrivals, files, policy), policy)
     at = 0
     while at < len(arrivals):
         for identity, reason in verdicts.get(at, ()):

@@ -1,4 +1,4 @@
-"""The counting rules of the contract, section 2, once more: slow, plain and apart from the pipeline.
+"""The counting rules of the contract, sections 2 and 6, once more: slow, plain and apart from the pipeline.
 
 One event at a time, dicts and loops, no batch, no shard, no state that expires early. Nothing here is imported
 from the project but the event schema itself, so that a mistake in the pipeline is not repeated by its judge. The
@@ -9,16 +9,20 @@ the rules that need the other events.
     oracle.receive(0, Received(payload, "json", "a.jsonl", receipt))
     oracle.end_file(0)
     oracle.finish()
-    oracle.delivery(), oracle.ledger(), oracle.rejects()
+    oracle.delivery(), oracle.ledger(), oracle.rejects(), oracle.invalid_traffic()
+
+Declared robots are always screened; what else is, a `Screening` says.
 
 All times and durations are integers: microseconds of UTC since 1970, or milliseconds where a field is named so.
 """
 
+import functools
 import io
 import ipaddress
 import json
 import math
 import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import date
@@ -92,9 +96,12 @@ QUARTILE_COUNTS = {
 
 # Of the outcomes of section 2, those that are rejects.
 REJECTED = (
-    "undecodable", "missing_field", "unknown_type", "bad_value", "future", "too_late", "id_conflict", "orphan",
+    "undecodable", "missing_field", "unknown_type", "bad_value", "consent_denied", "future", "too_late", "id_conflict",
+    "orphan",
 )
 INVALID_REASONS = ("robot", "datacentre", "listed", "rate")  # in the order in which the first that holds is kept
+
+LARGE_DISPLAY = 242_500  # px; of a display ad at least so large 30 % are enough
 
 _YEAR_1970 = date(1970, 1, 1).toordinal()
 FIRST_TIME = (date(1, 1, 1).toordinal() - _YEAR_1970) * DAY
@@ -326,7 +333,7 @@ def value_of(name: str, value):
     return value
 
 
-def judge_one(received: Received) -> dict | Reject:
+def judge_one(received: Received, screening: "Screening | None" = None) -> dict | Reject:
     """The event with every field of the schema, or why it is refused; the first reason that holds."""
     try:
         fields = decode(received)
@@ -375,10 +382,58 @@ def judge_one(received: Received) -> dict | Reject:
         except ValueError:
             return reject("bad_value", "ip is no address")
 
+    if screening is not None and screening.otherwise == "reject" and screening.lacks_consent(event):
+        return reject("consent_denied", "consent")
+
     receipt = event["received_time"] if event["received_time"] is not None else received.receipt
     if event["event_time"] > receipt + FUTURE_TOLERANCE:
         return reject("future", "more than 10 minutes ahead of its receipt")
     return event
+
+
+# --- What is screened ----------------------------------------------------------------------------------------
+
+@dataclass(frozen=True)
+class Screening:
+    """The section `screening` of a policy, its files read; `granted` says of a consent string whether it is enough."""
+
+    networks: list[str] = field(default_factory=list)  # CIDRs of data centres
+    listed: list[str] = field(default_factory=list)
+    per_user_hour: float = math.inf  # events; more than so many are no person's
+    per_ip_hour: float = math.inf
+    required_in: list[str] = field(default_factory=list)  # countries
+    granted: Callable[[str], bool] = lambda consent: False
+    otherwise: str = "drop_user"  # or "reject"
+
+    def __post_init__(self):
+        assert self.otherwise in ("drop_user", "reject")
+
+    def lacks_consent(self, event: dict) -> bool:
+        """Asked for by its country, whose case says nothing; an unknown country does not ask."""
+        if event["country"] is None:
+            return False
+        if event["country"].lower() not in [country.lower() for country in self.required_in]:
+            return False
+        return event["consent"] is None or not self.granted(event["consent"])
+
+    def network_reason(self, ip: str | None) -> str:
+        if ip is None:
+            return ""
+        address = address_of(ip)
+        for reason, networks in (("datacentre", self.networks), ("listed", self.listed)):
+            if any(address in network_of(network) for network in networks):
+                return reason
+        return ""
+
+
+network_of = functools.cache(ipaddress.ip_network)
+
+
+@functools.cache
+def address_of(ip: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The address behind a text: one for all its spellings, of whatever zone; one mapped from IPv4 is that."""
+    address = ipaddress.ip_address(ip.partition("%")[0])
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 # --- The watermark -------------------------------------------------------------------------------------------
@@ -483,9 +538,11 @@ class Oracle:
     """The final figures of an event log, by the letter of the contract."""
 
     def __init__(
-        self, files: int, is_robot: Callable[[str], bool] = declared_robot, heads: Iterable[list[int]] = ()
+        self, files: int, is_robot: Callable[[str], bool] = declared_robot, heads: Iterable[list[int]] = (),
+        screening: Screening | None = None,
     ):
         self.is_robot = is_robot
+        self.screening = Screening() if screening is None else screening
         self.files = files
         self.watermark = Watermark(files, heads=heads)
         self.received = 0
@@ -495,6 +552,9 @@ class Oracle:
         self.waiting: list[Arrival] = []
         self.orders: dict[tuple, Arrival] = {}  # the earliest conversion of each order
         self.judged: dict[Identity, str] = {}
+        # Who did what in which hour, by identity: (a probe's world or not, user_id or address, hour).
+        self.activity_of_user: dict[tuple, set[Identity]] = defaultdict(set)
+        self.activity_of_address: dict[tuple, set[Identity]] = defaultdict(set)
 
     # -- what happens
 
@@ -506,7 +566,7 @@ class Oracle:
         arrival = Arrival(received)
         self.arrivals.append(arrival)
 
-        judged = judge_one(received)
+        judged = judge_one(received, self.screening)
         if isinstance(judged, Reject):
             arrival.reject = judged
             arrival.state = judged.reason
@@ -516,6 +576,7 @@ class Oracle:
             arrival.state = "too_late"
             return
 
+        self._note_activity(judged)
         self._end_waits(watermark)
         self._judge(arrival, watermark)
         self.watermark.accept(file, judged["event_time"])
@@ -621,12 +682,35 @@ class Oracle:
 
     # -- invalid traffic
 
+    def _note_activity(self, event: dict) -> None:
+        """Whatever becomes of the event among the others: a copy is no more of it, another content is somebody's too."""
+        test, hour, identity = is_test(event), hour_of(event["event_time"]), identity_of(event)
+        if event["user_id"] is not None:
+            self.activity_of_user[test, event["user_id"], hour].add(identity)
+        if event["ip"] is not None:
+            self.activity_of_address[test, address_of(event["ip"]), hour].add(identity)
+
+    def _beyond_a_person(self, event: dict) -> bool:
+        """By its user_id as it is stated, or by its address, of the event's own hour."""
+        test, hour = is_test(event), hour_of(event["event_time"])
+        if event["user_id"] is not None:
+            if len(self.activity_of_user[test, event["user_id"], hour]) > self.screening.per_user_hour:
+                return True
+        if event["ip"] is not None:
+            if len(self.activity_of_address[test, address_of(event["ip"]), hour]) > self.screening.per_ip_hour:
+                return True
+        return False
+
     def _own_reason(self, arrival: Arrival) -> str:
         """Why the event is invalid by itself: the first reason that holds, '' where none does."""
-        user_agent = arrival.event["user_agent"]
-        if user_agent is not None and self.is_robot(user_agent):
+        event = arrival.event
+        if event["user_agent"] is not None and self.is_robot(event["user_agent"]):
             return "robot"
-        return self.judged.get(identity_of(arrival.event), "")
+        return (
+            self.screening.network_reason(event["ip"])
+            or self.judged.get(identity_of(event), "")
+            or ("rate" if self._beyond_a_person(event) else "")
+        )
 
     def _reason(self, arrival: Arrival) -> str:
         """What follows an invalid impression is invalid."""
@@ -634,6 +718,12 @@ class Oracle:
         if reason == "" and arrival.impression is not None:
             reason = self._own_reason(arrival.impression)
         return reason
+
+    # -- consent
+
+    def user_of(self, event: dict) -> str | None:
+        """Whom the event may be credited by: nobody, where consent is asked for and not given."""
+        return None if self.screening.lacks_consent(event) else event["user_id"]
 
     # -- the figures
 
@@ -661,11 +751,21 @@ class Oracle:
                 row[count] += number
         return {key: tuple(row[count] for count in COUNTS) for key, row in rows.items()}
 
-    def _row_key(self, impression: dict) -> tuple:
-        dimensions = [impression[name] for name in DIMENSIONS]
-        if is_test(impression):
+    def _row_key(self, event: dict) -> tuple:
+        dimensions = [event[name] for name in DIMENSIONS]
+        if is_test(event):
             dimensions[0] = "test:" + dimensions[0]
-        return hour_of(impression["event_time"]), *dimensions
+        return hour_of(event["event_time"]), *dimensions
+
+    def invalid_traffic(self) -> dict[tuple, int]:
+        """(window_start, dimensions, event_type, reason) -> events; a follow-up's hour and dimensions are its impression's."""
+        rows: dict[tuple, int] = {}
+        for arrival in self.arrivals:
+            if self.outcome(arrival) == "invalid_traffic":
+                of = arrival.impression or arrival
+                key = (*self._row_key(of.event), arrival.event["event_type"], self._reason(arrival))
+                rows[key] = rows.get(key, 0) + 1
+        return rows
 
     def _counts_of(self, impression: Arrival) -> dict[str, int]:
         """What one impression and all that joined it add to the impression's row."""
@@ -684,7 +784,7 @@ class Oracle:
                 counts["clicks"] += 1
             elif event["event_type"] == "viewability":
                 counts["measurable_impressions"] = 1
-                if is_viewable(event, impression.event["format"]):
+                if is_viewable(event, impression.event):
                     counts["viewable_impressions"] = 1
                 if is_audible(event, impression.event["format"]):
                     counts["audible_impressions"] = 1
@@ -725,16 +825,23 @@ class Oracle:
         return rows
 
 
-def is_viewable(viewability: dict, impression_format: str | None) -> bool:
-    """One event's percentage and time together, by the impression's format."""
+def is_viewable(viewability: dict, impression: dict) -> bool:
+    """One event's percentage and time together, by the impression's format and size."""
     percent, visible = viewability["visible_percent"], viewability["visible_ms"]
     if percent is None or visible is None:
         return False
-    if impression_format == "display":
-        return percent >= 50 and visible >= 1000
-    if impression_format == "video":
+    if impression["format"] == "display":
+        return percent >= (30 if is_large(impression) else 50) and visible >= 1000
+    if impression["format"] == "video":
         return percent >= 50 and visible >= 2000
     return False
+
+
+def is_large(impression: dict) -> bool:
+    width, height = impression["creative_width"], impression["creative_height"]
+    if width is None or height is None or width <= 0 or height <= 0:
+        return False
+    return width * height >= LARGE_DISPLAY
 
 
 def is_audible(viewability: dict, impression_format: str | None) -> bool:
@@ -742,7 +849,9 @@ def is_audible(viewability: dict, impression_format: str | None) -> bool:
     return impression_format in ("audio", "video") and audible is not None and audible >= 2000
 
 
-def heads_of(arrivals: Iterable[tuple[int, Received | None]], files: int) -> list[list[int]]:
+def heads_of(
+    arrivals: Iterable[tuple[int, Received | None]], files: int, screening: Screening | None = None
+) -> list[list[int]]:
     """The event times of each file's first accepted events, as a source that has all files open can see them.
 
     None of them can be too late: the watermark is not ahead of them before all have been read.
@@ -750,18 +859,19 @@ def heads_of(arrivals: Iterable[tuple[int, Received | None]], files: int) -> lis
     heads: list[list[int]] = [[] for _ in range(files)]
     for file, received in arrivals:
         if received is not None and len(heads[file]) < WATERMARK_SUPPORT:
-            judged = judge_one(received)
+            judged = judge_one(received, screening)
             if not isinstance(judged, Reject):
                 heads[file].append(judged["event_time"])
     return heads
 
 
 def count(
-    arrivals: Iterable[tuple[int, Received | None]], files: int, is_robot: Callable[[str], bool] = declared_robot
+    arrivals: Iterable[tuple[int, Received | None]], files: int, is_robot: Callable[[str], bool] = declared_robot,
+    screening: Screening | None = None,
 ) -> Oracle:
     """An event log, counted: (file, event) in the order of arrival, None where a file ends."""
     arrivals = list(arrivals)
-    oracle = Oracle(files, is_robot, heads_of(arrivals, files))
+    oracle = Oracle(files, is_robot, heads_of(arrivals, files, screening), screening)
     for file, received in arrivals:
         if received is None:
             oracle.end_file(file)

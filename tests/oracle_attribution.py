@@ -113,10 +113,15 @@ def all_touches(oracle: Oracle) -> list[Touch]:
     touches = []
     for arrival in oracle.counted():
         if arrival.event["event_type"] == "impression":
-            touches.append(Touch(arrival.event, arrival))
+            touches.append(Touch(credited_by(oracle, arrival), arrival))
         elif arrival.event["event_type"] == "click":
-            touches.append(Touch(arrival.event, arrival.impression))
+            touches.append(Touch(credited_by(oracle, arrival), arrival.impression))
     return touches
+
+
+def credited_by(oracle: Oracle, arrival: Arrival) -> dict:
+    """The event with the user that consent leaves it, if any."""
+    return {**arrival.event, "user_id": oracle.user_of(arrival.event)}
 
 
 def touches_of(conversion: dict, touches: list[Touch], rule: dict) -> list[Touch]:
@@ -218,7 +223,7 @@ def credits(oracle: Oracle, policy: dict | list | None) -> dict[tuple, tuple[int
     rows: dict[tuple, tuple[int, int]] = {}
     touches = all_touches(oracle)
     for arrival in oracle.counted():
-        conversion = arrival.event
+        conversion = credited_by(oracle, arrival)
         if conversion["event_type"] != "conversion":
             continue
         rule = rule_for(policy, conversion["advertiser_id"], conversion["event_time"])

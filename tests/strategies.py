@@ -69,15 +69,19 @@ DISTANCES = (
     -DEDUP_HORIZON, -DEDUP_HORIZON - 1, -DEDUP_HORIZON - JOIN_HORIZON, -DEDUP_HORIZON - JOIN_HORIZON - 1,
 )
 
+# Of addresses some are the same in other words; of consent strings the first two grant the measurement of ad performance.
+ADDRESSES = ("192.0.2.7", "::ffff:192.0.2.7", "192.0.2.200", "2001:db8::7", "2001:DB8:0::7%eth0", "::")
+GRANTS = "CPXuQIAPXuQIAAAAAAAAAHCgAP_AAAIAAAAAAAQAAAAgAAAA"
+
 OPTIONAL_TEXT = {
     "line_item_id": (None, None, "l1"),
     "creative_id": (None, None, "cr1", "créa\x00tif"),
     "placement_id": (None, None, "p1"),
     "user_id": (None, "u1", "u2"),
     "household_id": (None, None, "h1"),
-    "country": (None, "SE", "DE"),
+    "country": (None, "SE", "de"),
     "device_type": (None, None, "ctv"),
-    "consent": (None, None, "CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA"),
+    "consent": (None, GRANTS, f"DBABM~{GRANTS}", "CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA", "C\x00 no consent"),
     "currency": (None, "EUR", "SEK"),
     "experiment_id": (None, None, "x1"),
     "experiment_arm": (None, None, "test", "control"),
@@ -106,7 +110,7 @@ def events(draw, now=st.just(START), distances=DISTANCES, kinds=KINDS) -> dict:
     event["source_id"] = pick(None, "ssp-1", "ssp-2")
     event["test"] = pick(None, None, None, None, False, True)
     event["user_agent"] = pick(None, BROWSER, BROWSER, ROBOT)
-    event["ip"] = pick(None, None, "192.0.2.7", "2001:db8::7")
+    event["ip"] = pick(None, None, *ADDRESSES)
     event["format"] = pick(None, "display", "display", "video", "video", "audio")
     if draw(st.booleans()):
         for name, values in OPTIONAL_TEXT.items():
@@ -118,13 +122,13 @@ def events(draw, now=st.just(START), distances=DISTANCES, kinds=KINDS) -> dict:
     if kind == "impression":
         event["event_id"] = pick(*IMPRESSION_IDS)
         event["impression_id"] = pick(None, None, None, "i2")  # it says nothing there
-        event["creative_width"], event["creative_height"] = pick((None, None), (300, 250), (2**31 - 1, -(2**31)))
+        event["creative_width"], event["creative_height"] = pick((None, None), (300, 250), (970, 250), (2**31 - 1, -(2**31)))
     elif kind == "conversion":
         event["event_id"] = pick(*CONVERSION_IDS)
         event["campaign_id"] = pick(None, "camp-1")
         event["conversion_type"] = pick(None, "purchase", "purchase", "purchase", "purchase", "lead")
         event["order_id"] = pick(None, "o1", "o1", "o1", "o2")
-        event["value_micros"] = pick(None, 0, 10_000_000, 2**63 - 1)
+        event["value_micros"] = pick(None, 0, 10_000_000, 2**57 - 1)  # of a whole log's an INT64 holds the sum
     else:
         event["event_id"] = pick(*FOLLOW_UP_IDS)
         event["impression_id"] = pick(*IMPRESSION_IDS)
@@ -198,7 +202,7 @@ def paths(draw, now: int, long: bool) -> list[dict]:
         time = pick(*touch_times, max(touch_times)) + pick(0, *away, *away, *(LOOKBACKS if long else ()))
         path.append(event(
             "conversion", pick(*PATH_CONVERSION_IDS), time, conversion_type=pick(None, "purchase", "purchase"),
-            value_micros=pick(None, 0, 1, 2, 10_000_000, 10_000_001, 2**63 - 1), currency=pick(None, "EUR", "EUR"),
+            value_micros=pick(None, 0, 1, 2, 10_000_000, 10_000_001, 2**57 - 1), currency=pick(None, "EUR", "EUR"),
             order_id=pick(None, None, None, "o1"),
         ))
     order = pick("as it happened", "backwards", "any")

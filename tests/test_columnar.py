@@ -21,12 +21,12 @@ from measurement.columnar.decode import decode_blocks, decode_datums, decode_lin
 from measurement.columnar.hashing import combine, digest64, fingerprint
 from measurement.columnar.intake import Origin, take_in
 from measurement.columnar.jsonl import micros
+from measurement.columnar.screen import Screen
 from measurement.columnar.table import Keys
 from measurement.io.framing import READER_SCHEMA, UnreadableInput, WriterSchema, frames, verify
 from measurement.io.watermark import FileWatermark
 from measurement.model.events import FIELD_INDEX, FIELDS, SCHEMA
 from measurement.model.policy import Policy
-from measurement.rules.robots import is_robot
 from oracle import Received, Reject, Undecodable, decode_avro, identity_of, judge_one, time_of_text
 from strategies import encode_avro, events, json_payloads, wrong_payloads
 
@@ -243,7 +243,7 @@ def test_every_payload_is_judged_by_the_stateless_rules_as_the_oracle_judges_it(
             continue
         decoded = decode_datums(chosen) if encoding == "avro" else decode_lines(chosen)
         origin = Origin("f", np.arange(len(chosen)), ENCODINGS.index(encoding), None, np.full(len(chosen), clock))
-        intake = take_in(decoded, origin, {}, Policy(), FileWatermark(), NO_WATERMARK, is_robot)
+        intake = take_in(decoded, origin, {}, Policy(), FileWatermark(), NO_WATERMARK, Screen(Policy().screening))
         judged = [judge_one(Received(payload, encoding, "f", clock)) for payload in chosen]
         expected = Counter(
             (one.reason, one.event_id, one.event_time, one.event_type, payload)

@@ -31,6 +31,7 @@ from measurement.io.pubsub.source import PubSubSource
 from measurement.model.policy import Policy
 from measurement.state.ring import SLOTS
 from measurement.transforms.config import RunConfig
+from test_screening import activity
 from test_state import batch, impression, one_row, T
 
 HERE = Path(launcher.__file__).parent
@@ -338,7 +339,7 @@ def test_batches_travel_by_their_own_coders(graph, loaded):
         urn = components.coders[value].spec.urn
         found[components.pcollections[pcollection].unique_name.lstrip("0123456789")] = (
             loaded["coders"][value][:2] if value in loaded["coders"] else urn)
-    batches, tallies, facts = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("EventBatch", "Deltas", "Facts"))
+    batches, tallies, facts = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("Judged", "Deltas", "Facts"))
     rows = common_urns.coders.BYTES.urn
     assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/", *SINKS))} == {
         "Delivery/Distribute/ParDo(Distribute).events": batches, "Delivery/Join/ParDo(Join).orders": batches,
@@ -362,10 +363,11 @@ def test_an_intake_comes_through_its_coder_as_it_was_and_another_version_is_refu
         "schema_id": None, "source": "s", "source_position": "1", "received_at": T + 1, "ledger_source": "ssp", "late": True}
     without = {**reject, "event_time": None, "late": False}
     for rejects, tallies in (([], {}), ([reject, without], {"ledger": one_row(T, 2), "intake": one_row(None, 1)})):
-        was = Intake(batch(impression()), rejects, tallies, T)
+        was = Intake(batch(impression()), rejects, tallies, T, activity((1, 2, T)) if rejects else None)
         now = IntakeCoder().decode(encoded := IntakeCoder().encode(was))
         assert (now.rejects, now.before, list(now.tallies)) == (rejects, T, list(tallies))
+        assert (now.activity is None) == (not rejects) and (not rejects or (now.activity.rows == was.activity.rows).all())
         assert now.batch.rows.tobytes() == was.batch.rows.tobytes() and now.batch.payloads[0] == was.batch.payloads[0]
         assert all(Deltas.encode(now.tallies[table]) == was.tallies[table].encode() for table in tallies)
-        with pytest.raises(ValueError, match="version 9 where 1 is read"):
+        with pytest.raises(ValueError, match="version 9 where 2 is read"):
             IntakeCoder().decode((9).to_bytes(8, "little") + encoded[8:])

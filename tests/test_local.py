@@ -22,7 +22,7 @@ from measurement.model.policy import load
 from measurement.simulate import SimulateOptions, simulate
 
 COMMAND = [sys.executable, "-m", "measurement.cli"]
-TABLES = ("delivery", "conversion_credits", "attribution", "ledger", "intake", "arrivals", "rejects")
+TABLES = ("delivery", "invalid_traffic", "conversion_credits", "attribution", "ledger", "intake", "arrivals", "rejects")
 POLICY = """
 attribution:
   default: {models: [last_touch, linear, time_decay], click_lookback: 12h, view_lookback: 6h, half_life: 2h}
@@ -59,6 +59,11 @@ def figures(out: Path) -> dict[str, list[tuple]]:
 def delivered(out: Path) -> list[list]:
     columns = "strftime(window_start, '%Y-%m-%dT%H:%M:%SZ'), * EXCLUDE (window_start, status, restated_because, rule_version, revision, published_at)"
     return sorted(map(list, query(out, f"SELECT {columns} FROM delivery_latest")), key=str)
+
+
+def left_out(out: Path) -> list[list]:
+    columns = "strftime(window_start, '%Y-%m-%dT%H:%M:%SZ'), * EXCLUDE (window_start, status, restated_because, rule_version, revision, published_at)"
+    return sorted(map(list, query(out, f"SELECT {columns} FROM invalid_traffic_latest WHERE events <> 0")), key=str)
 
 
 def credited(out: Path, table: str) -> list[list]:
@@ -107,6 +112,37 @@ def test_a_run_on_prism_equals_the_simulators_truth_row_by_row(log, done):
     assert outcomes == truth["outcomes"]
     for table in ("conversion_credits", "attribution"):
         assert credited(done, table) == sorted(truth[table]["rows"], key=str)
+
+
+@pytest.mark.parametrize("consent", ["drop_user", "reject"])
+def test_screened_traffic_equals_the_simulators_truth_row_by_row(consent, prism, tmp_path):
+    """Robots, data centres, listed networks, crowds behind a user or an address, and refused consent."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    simulate(SimulateOptions(events=20_000, seed=12, late_rate=0.05, conflict_rate=0.005, screening=True, consent=consent), log)
+    done = measurement("run", "--input", log, "--policy", log / "policy.yaml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    truth = orjson.loads((log / "truth.json").read_bytes())
+    assert delivered(out) == sorted(truth["delivery"], key=str)
+    assert left_out(out) == sorted(truth["invalid_traffic"]["rows"], key=str)
+    assert {row[-2] for row in truth["invalid_traffic"]["rows"]} == {"robot", "datacentre", "listed", "rate"}
+    outcomes = dict(query(out, "SELECT outcome, sum(events)::BIGINT FROM ledger_latest GROUP BY 1 HAVING sum(events) > 0"))
+    assert outcomes == truth["outcomes"]
+    for table in ("conversion_credits", "attribution"):
+        assert credited(out, table) == sorted(truth[table]["rows"], key=str)
+    assert measurement("reconcile", "--out", out).returncode == 0
+
+    # Another list: what it finds is restated because of it, in delivery and attribution alike.
+    (log / "datacentres.txt").write_text("# date: 2026-11-01\n0.0.0.0/0\n::/0\n")
+    done = measurement("run", "--input", log, "--policy", log / "policy.yaml", "--out", out)
+    assert done.returncode == 0, done.stderr
+    for table in ("delivery", "conversion_credits", "invalid_traffic"):
+        because = query(out, f"SELECT restated_because, count(DISTINCT rule_version) FROM {table} WHERE status = 'restated' "
+                             f"AND revision >= 2 * 4294967296 GROUP BY 1")
+        assert [why for why, _ in because] == ["policy"]
+    [(gross, net, invalid)] = query(out, "SELECT sum(gross_impressions), sum(impressions), (SELECT sum(events) FROM invalid_traffic_latest "
+                                         "WHERE event_type = 'impression') FROM delivery_latest")
+    assert gross - net == invalid and net < 0.2 * gross
+    assert measurement("reconcile", "--out", out).returncode == 0
 
 
 def test_off_a_terminal_a_run_prints_plain_lines_and_a_summary(log, done, prism, tmp_path):

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from oracle import (
     AVRO_SCHEMA, COUNTS, DAY, DIMENSIONS, EVENT_TYPES, FIRST_TIME, HOUR, JOIN_HORIZON, LAST_TIME, MINUTE,
-    PLAIN_SCHEMA, REJECTED, SECOND, TYPES, Oracle, Received, Reject, Undecodable, Watermark, content_of, count,
+    PLAIN_SCHEMA, REJECTED, SECOND, TYPES, Oracle, Received, Reject, Screening, Undecodable, Watermark, content_of, count,
     decode_avro, heads_of, identity_of, judge_one, time_of_text,
 )
 from strategies import (
@@ -78,13 +78,19 @@ def avro_event(event: dict, source: str = "events-0", receipt: int = CLOCK) -> R
     return Received(encode_avro({**dict.fromkeys(TYPES), **event}), "avro", source, receipt)
 
 
-def counted(*log: dict | Received) -> Oracle:
+def counted(*log: dict | Received, screening: Screening | None = None) -> Oracle:
     """One file of events, counted to its end."""
-    return count([(0, item if isinstance(item, Received) else json_event(item)) for item in log], files=1)
+    arrivals = [(0, item if isinstance(item, Received) else json_event(item)) for item in log]
+    return count(arrivals, files=1, screening=screening)
 
 
-def outcomes(*log: dict | Received) -> list[str]:
-    return counted(*log).outcomes()
+def outcomes(*log: dict | Received, screening: Screening | None = None) -> list[str]:
+    return counted(*log, screening=screening).outcomes()
+
+
+def invalid(*log: dict | Received, screening: Screening | None = None) -> list[tuple[str, str, int]]:
+    """(event_type, reason, events) of invalid_traffic, sorted; but for what moves the watermark."""
+    return sorted((*key[-2:], events) for key, events in counted(*log, screening=screening).invalid_traffic().items())
 
 
 def total(oracle: Oracle, name: str) -> int:
@@ -791,6 +797,25 @@ def test_viewable_is_a_percentage_and_a_time_by_the_impressions_format(
     assert total(counted(impression(format=impression_format), event), "viewable_impressions") == viewable
 
 
+@pytest.mark.parametrize("width, height, percent, milliseconds, viewable", [
+    (970, 250, 30, 1000, 1), (970, 250, 29, 1000, 0), (970, 250, 30, 999, 0), (970, 250, 49, 5000, 1),  # 242,500 px
+    (242_499, 1, 49, 1000, 0), (242_499, 1, 50, 1000, 1), (1, 242_500, 30, 1000, 1), (300, 1050, 30, 1000, 1),
+    (-970, -250, 30, 1000, 0), (0, 0, 49, 1000, 0), (None, 250, 49, 1000, 0), (970, None, 49, 1000, 0),
+    (2**31 - 1, 2**31 - 1, 30, 1000, 1),
+])
+def test_of_a_large_display_ad_30_percent_are_enough(width, height, percent, milliseconds, viewable):
+    event = viewability(visible_percent=percent, visible_ms=milliseconds)
+    large = dict(creative_width=width, creative_height=height)
+    assert total(counted(impression(format="display", **large), event), "viewable_impressions") == viewable
+    on_video = counted(impression(format="video", **large), {**event, "visible_ms": 5000})
+    assert total(on_video, "viewable_impressions") == (percent >= 50)
+
+
+def test_the_size_is_the_impressions():
+    event = viewability(visible_percent=30, visible_ms=1000, creative_width=970, creative_height=250, format="display")
+    assert total(counted(impression(format="display"), event), "viewable_impressions") == 0
+
+
 def test_viewable_needs_percentage_and_time_of_one_event():
     log = [
         impression(format="display"),
@@ -907,6 +932,267 @@ def test_a_verdict_taken_back_leaves_no_trace_and_does_not_clear_a_robot():
         oracle.judge_identity(identity, "rate")
         oracle.judge_identity(identity, "")
     assert oracle.outcomes() == ["counted", "invalid_traffic"]
+
+
+# --- Screening (section 6) -----------------------------------------------------------------------------------
+
+NETWORKS = Screening(networks=["192.0.2.0/24", "192.0.0.0/16", "2001:db8::/32"], listed=["192.0.2.128/25", "198.51.100.7/32"])
+
+
+@pytest.mark.parametrize("ip, reason", [
+    ("192.0.2.0", "datacentre"), ("192.0.2.255", "datacentre"), ("192.0.255.255", "datacentre"), ("192.1.0.0", None),
+    ("191.255.255.255", None), ("192.0.2.200", "datacentre"), ("198.51.100.7", "listed"), ("198.51.100.8", None),
+    ("2001:db8::", "datacentre"), ("2001:DB8:ffff:ffff:ffff:ffff:ffff:ffff", "datacentre"), ("2001:db9::", None),
+    ("::ffff:198.51.100.7", "listed"), ("::ffff:c633:6407", "listed"), ("2001:db8::1%eth0", "datacentre"),
+    ("::198.51.100.7", None), (None, None),
+])
+def test_an_address_in_any_network_of_a_list_is_invalid(ip, reason):
+    expected = [("impression", reason, 1)] if reason else []
+    assert invalid(impression(ip=ip), screening=NETWORKS) == expected
+    assert invalid(impression(ip=ip)) == []
+
+
+def test_the_first_reason_that_holds_is_kept():
+    both = dict(ip="192.0.2.200", user_id="u")
+    rate = dataclasses.replace(NETWORKS, per_user_hour=0)
+    assert invalid(impression(**both, user_agent=ROBOT), screening=rate) == [("impression", "robot", 1)]
+    assert invalid(impression(**both), screening=rate) == [("impression", "datacentre", 1)]
+    assert invalid(impression(ip="198.51.100.7", user_id="u"), screening=rate) == [("impression", "listed", 1)]
+    assert invalid(impression(user_id="u"), screening=rate) == [("impression", "rate", 1)]
+
+
+def test_an_own_reason_stands_before_that_of_the_impression():
+    listed, datacentre = "198.51.100.7", "192.0.2.1"
+    log = [impression(ip=datacentre), click("k", ip=listed), click("l"), click("m", user_agent=ROBOT)]
+    assert invalid(*log, screening=NETWORKS) == [
+        ("click", "datacentre", 1), ("click", "listed", 1), ("click", "robot", 1), ("impression", "datacentre", 1),
+    ]
+    assert invalid(impression(), click(ip=listed), screening=NETWORKS) == [("click", "listed", 1)]
+
+
+def test_a_verdict_from_outside_stands_between_the_lists_and_the_rate():
+    oracle = counted(
+        impression("a", ip="198.51.100.7"), impression("b", user_id="u"),
+        screening=dataclasses.replace(NETWORKS, per_user_hour=0),
+    )
+    for name in "ab":
+        oracle.judge_identity((False, name, name), "datacentre")
+    assert sorted(key[-1] for key in oracle.invalid_traffic()) == ["datacentre", "listed"]
+    oracle.judge_identity((False, "b", "b"), "")
+    assert sorted(key[-1] for key in oracle.invalid_traffic()) == ["listed", "rate"]
+
+
+BY_USER, BY_IP = Screening(per_user_hour=3), Screening(per_ip_hour=3)
+RATES = pytest.mark.parametrize("screening, who", [(BY_USER, {"user_id": "u"}), (BY_IP, {"ip": "192.0.2.1"})])
+
+
+@RATES
+def test_as_many_events_as_the_threshold_are_a_person_and_one_more_makes_all_of_the_hour_invalid(screening, who):
+    log = [impression(f"i{n}", T + n * MINUTE, **who) for n in range(4)]
+    assert outcomes(*log[:3], screening=screening) == ["counted"] * 3
+    assert outcomes(*log, screening=screening) == ["invalid_traffic"] * 4
+    assert invalid(*log, screening=screening) == [("impression", "rate", 4)]
+
+
+@RATES
+def test_copies_are_no_activity(screening, who):
+    log = [impression(f"i{n}", **who) for n in range(3)]
+    assert outcomes(*log, *log, *log, screening=screening) == ["counted"] * 3 + ["duplicate"] * 6
+
+
+@RATES
+def test_the_hour_is_of_the_events_own_time(screening, who):
+    times = [T, T + HOUR - 1, T + HOUR - 1, T + HOUR, T + HOUR, T + HOUR, T - 1]
+    log = [impression(f"i{n}", time, **who) for n, time in enumerate(times)]
+    assert outcomes(*log, screening=screening) == ["counted"] * 7
+    more = impression("x", T + HOUR + 1, **who)
+    assert outcomes(*log, more, screening=screening) == ["counted"] * 3 + ["invalid_traffic"] * 3 + ["counted", "invalid_traffic"]
+
+
+@RATES
+def test_the_rate_asks_for_no_order(screening, who):
+    log = [impression("i", **who), click("k", T + 1, **who), conversion("c", T + 2, **who), click("l", T + 3, "j", **who),
+           impression("j", T + 4)]
+    expected = {"i": "invalid_traffic", "k": "invalid_traffic", "c": "invalid_traffic", "l": "invalid_traffic", "j": "counted"}
+    for arrived in itertools.permutations(log):
+        found = outcomes(*arrived, screening=screening)
+        assert dict(zip((event["event_id"] for event in arrived), found)) == expected
+
+
+def test_a_late_event_makes_its_hour_invalid_and_one_too_late_does_not():
+    log = [impression(f"i{n}", T + n, user_id="u") for n in range(3)]
+    assert invalid(*log, *push(T + 7 * DAY), impression("i3", T + 4, user_id="u"), screening=BY_USER) == [
+        ("impression", "rate", 4)
+    ]
+    late = counted(*log, *push(T + 7 * DAY + 4), impression("i3", T + 3, user_id="u"), screening=BY_USER)
+    assert late.outcomes()[-1] == "too_late" and late.invalid_traffic() == {}
+
+
+def test_what_is_refused_by_itself_is_no_activity():
+    log = [impression(f"i{n}", user_id="u") for n in range(3)]
+    refused = [
+        impression("a", user_id="u", price_micros=-1), impression("b", user_id="u", received_time=T - HOUR),
+        without(impression("c", user_id="u"), "campaign_id"), make("view", "d", user_id="u"),
+    ]
+    assert outcomes(*log, *refused, screening=BY_USER)[:3] == ["counted"] * 3
+
+
+def test_an_orphan_and_a_second_report_of_an_order_are_activity():
+    log = [impression("i", user_id="u"), conversion("c", order_id="o", user_id="u")]
+    again = conversion("d", T + 1, order_id="o", user_id="u")
+    assert outcomes(*log, again, screening=BY_USER) == ["counted", "counted", "duplicate"]
+    assert outcomes(*log, again, click(of="none", user_id="u"), screening=BY_USER) == [
+        "invalid_traffic", "invalid_traffic", "duplicate", "orphan",
+    ]
+
+
+def test_another_content_is_activity_of_its_own_user_and_hour():
+    log = [impression(f"i{n}", user_id="u") for n in range(3)]
+    other = impression("v", user_id="v")
+    assert outcomes(*log, other, {**other, "user_id": "u"}, screening=BY_USER) == [
+        *["invalid_traffic"] * 3, "counted", "id_conflict",
+    ]
+    assert outcomes(*log, other, {**other, "user_id": "u", "event_time": T + HOUR}, screening=BY_USER)[:4] == ["counted"] * 4
+    assert outcomes(*log, {**log[0], "country": "SE"}, screening=BY_USER)[:3] == ["counted"] * 3  # the identity is the same
+
+
+def test_an_identity_is_an_event_id_within_its_impression():
+    log = [impression("a"), impression("b")] + [click(name, of=of, user_id="u") for name in "kl" for of in "ab"]
+    assert outcomes(*log, screening=BY_USER) == ["counted"] * 2 + ["invalid_traffic"] * 4
+
+
+def test_addresses_are_compared_and_not_their_texts():
+    spelled = ("::1", "0:0::1", "0000:0000:0000:0000:0000:0000:0000:0001", "::1%eth0")
+    assert set(outcomes(*(impression(ip, ip=ip) for ip in spelled), screening=BY_IP)) == {"invalid_traffic"}
+    mapped = ("192.0.2.1", "::ffff:192.0.2.1", "::FFFF:c000:201", "::ffff:192.0.2.1%7")
+    assert set(outcomes(*(impression(ip, ip=ip) for ip in mapped), screening=BY_IP)) == {"invalid_traffic"}
+    other = ("192.0.2.1", "::ffff:192.0.2.1", "::192.0.2.1", "192.0.2.2")
+    assert set(outcomes(*(impression(ip, ip=ip) for ip in other), screening=BY_IP)) == {"counted"}
+
+
+def test_users_are_texts_and_nobody_is_no_user():
+    log = [impression(f"i{n}", user_id=user) for n, user in enumerate(("u", "U", "u", "u ", "U", "", None, "", None))]
+    assert set(outcomes(*log, screening=Screening(per_user_hour=3, per_ip_hour=3))) == {"counted"}
+
+
+def test_a_probe_is_another_user():
+    log = [impression(f"i{n}", user_id="u", ip="192.0.2.1", test=n % 2 == 0) for n in range(6)]
+    screening = Screening(per_user_hour=3, per_ip_hour=3)
+    assert outcomes(*log, screening=screening) == ["counted"] * 6
+    assert invalid(*log, impression("x", user_id="u", test=True), screening=screening) == [("impression", "rate", 4)]
+
+
+def test_a_follow_up_in_a_persons_hour_of_an_impression_in_no_persons_hour_is_invalid_by_rate():
+    log = [impression(f"i{n}", user_id="u") for n in range(4)]
+    assert invalid(*log, click(time=T + HOUR, of="i0", user_id="u"), screening=BY_USER) == [
+        ("click", "rate", 1), ("impression", "rate", 4),
+    ]
+
+
+def test_invalid_traffic_is_by_the_impressions_hour_and_dimensions():
+    ours = dict(advertiser_id="a1", creative_id="cr", format="video", country="SE", currency="SEK")
+    oracle = counted(
+        impression(**ours, ip="192.0.2.1"), click(time=T + 2 * HOUR, advertiser_id="a2", country="DE"),
+        click("l", time=T + HOUR), screening=NETWORKS,
+    )
+    place = (T, "a1", "camp", None, "cr", None, "video", "SE", None, "SEK")
+    assert oracle.invalid_traffic() == {(*place, "impression", "datacentre"): 1, (*place, "click", "datacentre"): 2}
+
+
+def test_an_invalid_conversion_is_by_its_own_hour_and_dimensions():
+    stated = dict(advertiser_id="a2", campaign_id=None, placement_id="p", device_type="ctv", country="DE", currency="EUR")
+    oracle = counted(
+        impression(), conversion(time=T + 3 * HOUR + 1, impression_id="i", **stated, user_agent=ROBOT, test=True),
+    )
+    assert oracle.invalid_traffic() == {
+        (T + 3 * HOUR, "test:a2", None, None, None, "p", None, "DE", "ctv", "EUR", "conversion", "robot"): 1
+    }
+
+
+def test_what_is_no_invalid_traffic_is_not_in_it():
+    log = [impression(ip="192.0.2.1"), impression(ip="192.0.2.1"), impression(ip="192.0.2.2"), click("k", of="x", ip="192.0.2.1"),
+           conversion("c", order_id="o"), conversion("d", T + 1, order_id="o", ip="192.0.2.1")]
+    oracle = counted(*log, screening=NETWORKS)
+    assert oracle.outcomes() == ["invalid_traffic", "duplicate", "id_conflict", "orphan", "counted", "duplicate"]
+    assert sum(oracle.invalid_traffic().values()) == 1
+
+
+def test_the_earliest_of_an_order_stands_also_if_it_is_invalid_by_its_address():
+    log = [conversion("a", T, order_id="o", ip="192.0.2.1"), conversion("b", T + 1, order_id="o")]
+    assert outcomes(*log, screening=NETWORKS) == ["invalid_traffic", "duplicate"]
+    assert outcomes(*reversed(log), screening=NETWORKS) == ["duplicate", "invalid_traffic"]
+
+
+# --- Consent (section 6) -------------------------------------------------------------------------------------
+
+def asks(otherwise: str, **more) -> Screening:
+    return Screening(required_in=["SE", "de"], granted=lambda consent: consent == "yes", otherwise=otherwise, **more)
+
+
+@pytest.mark.parametrize("country, consent, denied", [
+    ("SE", "yes", False), ("SE", "no", True), ("SE", None, True), ("SE", "", True), ("se", None, True), ("DE", None, True),
+    ("US", "no", False), (None, None, False), ("", None, False), ("SE ", None, False),
+])
+def test_consent_is_asked_for_by_country(country, consent, denied):
+    event = impression(country=country, consent=consent, user_id="u")
+    assert outcomes(event, screening=asks("reject")) == ["consent_denied" if denied else "counted"]
+    oracle = counted(event, screening=asks("drop_user"))
+    assert oracle.outcomes() == ["counted"]
+    assert oracle.user_of(oracle.arrivals[0].event) == (None if denied else "u")
+
+
+def test_without_the_question_nobody_is_asked():
+    assert outcomes(impression(country="SE"), screening=Screening(otherwise="reject")) == ["counted"]
+
+
+@pytest.mark.parametrize("event, reason", [
+    (impression(country="SE", price_micros=-1), "bad_value"),
+    (impression(country="SE", time=CLOCK + HOUR), "consent_denied"),  # before future
+    (without(click(country="SE"), "impression_id"), "missing_field"),
+])
+def test_consent_denied_stands_between_bad_value_and_future(event, reason):
+    assert outcomes(event, screening=asks("reject")) == [reason]
+    assert reason in REJECTED
+
+
+def test_consent_denied_comes_before_too_late_conflict_and_duplicate():
+    refused = impression(country="SE")
+    log = [refused, refused, {**refused, "price_micros": 1}, *push(T + 8 * DAY), refused]
+    found = outcomes(*log, screening=asks("reject"))
+    assert found[:3] + found[-1:] == ["consent_denied"] * 4
+
+
+def test_a_refused_event_is_a_reject_and_known_to_nobody():
+    refused = impression(country="SE", user_id="u", user_agent=ROBOT)
+    oracle = counted(refused, click(), impression(country="SE", consent="yes"), screening=asks("reject"))
+    assert oracle.outcomes() == ["consent_denied", "counted", "counted"]  # the id is free
+    assert [row[:4] for row in oracle.rejects()] == [("consent_denied", "i", T, "impression")]
+    assert oracle.arrivals[0].reject.detail == "consent"
+    assert outcomes(refused, click(), screening=asks("reject")) == ["consent_denied", "orphan"]
+
+
+def test_a_refused_event_does_not_move_the_watermark():
+    ahead = push(T + 30 * DAY, country="SE")
+    assert outcomes(*push(T), *ahead, impression(), screening=asks("reject"))[-1] == "counted"
+    assert outcomes(*push(T), *ahead, impression(), screening=asks("drop_user"))[-1] == "too_late"
+    assert heads_of([(0, json_event(event)) for event in [*ahead, *push(T)]], 1, asks("reject")) == [[T] * 4]
+
+
+def test_a_refused_event_is_no_activity_and_one_without_its_user_is():
+    log = [impression(f"i{n}", user_id="u") for n in range(3)] + [impression("i3", user_id="u", country="SE")]
+    assert outcomes(*log, screening=asks("reject", per_user_hour=3)) == ["counted"] * 3 + ["consent_denied"]
+    assert outcomes(*log, screening=asks("drop_user", per_user_hour=3)) == ["invalid_traffic"] * 4
+
+
+def test_a_refused_report_leaves_the_order_to_the_other():
+    log = [conversion("a", T, order_id="o", country="SE"), conversion("b", T + 1, order_id="o")]
+    assert outcomes(*log, screening=asks("reject")) == ["consent_denied", "counted"]
+    assert outcomes(*log, screening=asks("drop_user")) == ["counted", "duplicate"]
+
+
+def test_dropping_the_user_changes_no_figure_of_delivery():
+    log = [impression(country="SE", user_id="u"), click(country="SE", user_id="u"), viewability(user_id="u")]
+    assert counted(*log, screening=asks("drop_user")).delivery() == counted(*log).delivery()
 
 
 # --- A probe's events ----------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from oracle import DAY, HOUR, JOIN_HORIZON, MINUTE, SECOND, Oracle, count, hour_of
+from oracle import DAY, HOUR, JOIN_HORIZON, MINUTE, SECOND, Oracle, Screening, count, hour_of
 from oracle_attribution import (
     ATTRIBUTION_KEY, CREDIT_KEY, WHOLE_CREDIT, WITHOUT_A_POLICY, attribution, credits, decayed, rule_for, shares,
     span, weights_of,
@@ -252,6 +252,37 @@ def test_an_order_that_is_displaced_loses_its_credit():
 def test_conversions_share_their_touches():
     rows = rows_of([seen("i", HOUR), bought("c"), bought("d")])
     assert [(row["conversion_id"], row["touch_id"]) for row in rows] == [("c", "i"), ("d", "i")]
+
+
+# --- Consent and rates ---------------------------------------------------------------------------------------
+
+ASKS = Screening(required_in=["SE"], granted=lambda consent: consent == "yes")
+
+
+def test_an_event_without_consent_is_no_touch():
+    near = seen("j", MINUTE, country="SE", consent="no")
+    assert credited(counted(seen("i", HOUR), near, bought(), screening=ASKS)) == {"i": WHOLE_CREDIT}
+    assert credited(counted(seen("i", HOUR), {**near, "consent": "yes"}, bought(), screening=ASKS)) == {"j": WHOLE_CREDIT}
+    log = [seen("i", HOUR), clicked("k", "i", MINUTE, country="SE"), bought()]
+    assert credited(counted(*log, screening=ASKS)) == {"i": WHOLE_CREDIT}
+
+
+def test_a_clicks_consent_is_its_own():
+    log = [seen("i", HOUR, country="SE", consent="no"), clicked("k", "i", MINUTE), bought()]
+    assert credited(counted(*log, screening=ASKS)) == {"k": WHOLE_CREDIT}
+
+
+def test_a_conversion_without_consent_has_no_touch_and_keeps_its_value():
+    [row] = rows_of(counted(seen("i", HOUR), bought(country="SE", value_micros=7), screening=ASKS))
+    assert (row["touch_id"], row["credit"], row["value_micros"]) == (None, WHOLE_CREDIT, 7)
+
+
+def test_a_touch_beyond_a_persons_rate_is_none_whenever_the_last_event_comes():
+    screening = Screening(per_user_hour=2)
+    log = [seen("h", 3 * HOUR), seen("i", HOUR), seen("j", MINUTE), bought(), seen("l", HOUR - MINUTE, advertiser_id="other")]
+    for arrived in itertools.permutations(log):
+        assert credited(counted(*arrived, screening=screening)) == {"h": WHOLE_CREDIT}
+    assert credited(counted(*log[:-1], screening=screening)) == {"j": WHOLE_CREDIT}
 
 
 # --- A probe's world -----------------------------------------------------------------------------------------

@@ -51,7 +51,7 @@ def test_stored_rows_are_the_totals_that_they_were_made_of(table, data):
     rows = of_revisions(table, revisions_of(made), 1, "rules", T)
     rows.validate(full=True)
     for read in (rows, pa.ipc.open_stream(ipc(rows)).read_all(), pa.concat_tables([rows.slice(0, 1), rows.slice(1)])):
-        again, closed = stored.of_rows(table, read)
+        again, closed = stored.of_rows(table, read, "")
         assert np.array_equal(again.keys, made.keys) and np.array_equal(again.hours, made.hours)
         assert np.array_equal(again.counts, made.counts)
         named = [[[None if c < 0 else d.labels[c] for c in row] for row in d.codes.tolist()] for d in (made, again)]
@@ -89,7 +89,7 @@ def test_through_the_warehouse_they_come_back_the_same(table):
         db.execute(create_table(table, table.name))
         db.register("rows", of_revisions(table, revisions_of(made), 1, "rules", T))
         db.execute(f"INSERT INTO {table.name} SELECT * FROM rows")
-        again, closed = stored.of_rows(table, db.sql(f"SELECT * FROM {table.name}").to_arrow_table())
+        again, closed = stored.of_rows(table, db.sql(f"SELECT * FROM {table.name}").to_arrow_table(), "")
     assert np.array_equal(again.keys, made.keys) and np.array_equal(again.counts, made.counts)
     assert closed.tolist() == [False, True]
 
@@ -100,7 +100,7 @@ def test_no_totals_are_no_rows(table):
                      np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int64), [])
     rows = of_revisions(table, none, 1, "rules", T)
     assert rows.schema == schema(table) and rows.num_rows == 0
-    assert len(stored.of_rows(table, rows)[0]) == 0
+    assert len(stored.of_rows(table, rows, "")[0]) == 0
 
 
 @given(st.lists(st.one_of(SUMS, st.integers(-MOST - 1, MOST)), max_size=20), st.integers(0, 5))

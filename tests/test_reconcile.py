@@ -7,14 +7,14 @@ from decimal import Decimal
 
 import duckdb
 import pytest
-from books import H, HOUR, Books, arrow, attributed, credit, right, rows_of
+from books import H, HOUR, Books, arrow, attributed, credit, right, row, rows_of
 
 from measurement.local.summary import show_reconciled
 from measurement.local.warehouse import create_table, latest
 from measurement.model.policy import Counting
 from measurement.model.sql import duckdb as in_duckdb
 from measurement.model.tables import TABLES
-from measurement.monitors.ledger import Query, Result, balance
+from measurement.monitors.ledger import Query, Result, balance, micros
 from measurement.monitors.status import of_tables
 
 COUNTED = "valid conversions in the ledger = conversions credited"
@@ -23,6 +23,8 @@ WORTHLESS = "of each conversion and model that no longer stands: 0 = sum of valu
 MODELS = "of each conversion: least = most value that its models credit"
 CREDIT = "sum of credit in conversion_credits = conversions in attribution"
 VALUE = "sum of value_micros in conversion_credits = value_micros in attribution"
+EXPLAINED = "gross - net impressions = invalid impressions by reason"
+REASONED = "invalid impressions and conversions in the ledger = in invalid_traffic"
 NANO = Decimal("0.000000001")
 
 
@@ -56,15 +58,50 @@ def both(change: Callable[[Books], None]) -> Books:
 
 def test_right_books_hold():
     result = checked(right())
-    assert result.holds and result.outcomes == {"counted": 6}
+    assert result.holds and result.outcomes == {"counted": 6, "invalid_traffic": 2}
 
 
 def test_no_conversions_hold_in_empty_tables():
     books = right() | {"conversion_credits": [], "attribution": []}
     for name in ("ledger", "arrivals"):
         books[name] = [r for r in books[name] if r["event_type"] != "conversion"]
-    books["intake"][0]["events"] = 1
+    books["intake"][0]["events"] = 3
     assert checked(books).holds
+
+
+def test_gross_less_net_that_no_reason_explains():
+    books = right()
+    books["invalid_traffic"][0]["advertiser_id"] = "b"
+    assert failed(books) == {EXPLAINED: [(H, "a", *[None] * 8, 1, 0), (H, "b", *[None] * 8, 0, 1)]}
+
+
+def test_invalid_events_that_no_reason_explains():
+    books = right()
+    books["invalid_traffic"][1]["events"] = 2
+    assert checked(books).unbalanced == ["invalid in the ledger 2, in invalid_traffic 3"]
+    books = right()
+    books["invalid_traffic"][0]["event_type"] = "conversion"
+    assert REASONED in failed(books)
+
+
+def test_rejects_that_have_expired_are_not_missed_and_others_are():
+    def told(since, **event):
+        books, time, outcome = right(), event.get("time", H), event.get("outcome", "orphan")
+        refused = {"source": "s", "event_type": "click", "window_start": time, "events": 2}
+        books["intake"][0] |= {"events": 10, "received_hour": event.get("began", H - 3 * HOUR)}
+        books["arrivals"].append(row("arrivals", **refused))
+        books["ledger"].append(row("ledger", outcome=outcome, **refused))
+        books["rejects"] = [row("rejects", reject_id=str(i), reason=outcome, event_time=time, payload=b"", encoding="json",
+                                source="s", source_position="1", received_at=H) for i in range(event.get("there", 1))]
+        with stored(books) as query:
+            return [wrong for _, wrong in balance(query, "main", "complete", Counting.join_horizon, since and micros(since)).failures]
+    assert told(None) == [[(H, "orphan", 2, 1)]] == told(H - HOUR)  # of two, one is not there
+    assert told(H) == []  # received before the hour, one may have expired
+    assert told(H, there=3) == [[(H, "orphan", 2, 3)]]  # more than there were are never right
+    assert told(H - HOUR, outcome="future") == told(H - HOUR, outcome="undecodable", time=None) == []
+    for since, began in (None, H - 3 * HOUR), (H, H + HOUR):  # nothing expires, or nothing has yet
+        assert told(since, began=began, outcome="future") == [[(H, "future", 2, 1)]]
+        assert told(since, began=began, outcome="undecodable", time=None) == [[(None, "undecodable", 2, 1)]]
 
 
 def test_older_revisions_do_not_count():

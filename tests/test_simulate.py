@@ -151,7 +151,9 @@ def recount(logs: list[list[dict | None]], start: datetime) -> dict:
                 case "viewability":
                     once.add("measurable_impressions")
                     percent, ms = event["visible_percent"] or 0, event["visible_ms"] or 0
-                    if percent >= 50 and ms >= {"display": 1000, "video": 2000}.get(impression["format"], 10**9):
+                    size = (impression["creative_width"] or 0) * (impression["creative_height"] or 0)
+                    enough = 30 if impression["format"] == "display" and size >= 242_500 else 50
+                    if percent >= enough and ms >= {"display": 1000, "video": 2000}.get(impression["format"], 10**9):
                         once.add("viewable_impressions")
                     if impression["format"] in ("audio", "video") and (event["audible_ms"] or 0) >= 2000:
                         once.add("audible_impressions")

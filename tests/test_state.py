@@ -10,10 +10,12 @@ from machines import Engine, Keyed, decoded, frames, heads, run
 from measurement.columnar.batch import NO_WATERMARK, EventBatch
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.intake import Origin, take_in
+from measurement.columnar.records import Verdicts
+from measurement.columnar.screen import Screen
 from measurement.io.watermark import END, FileWatermark
+from measurement.model.events import INVALID_REASONS
 from measurement.model.policy import Counting, Policy
 from measurement.model.revisions import revision, tick
-from measurement.rules.robots import is_robot
 from measurement.state import totals
 from measurement.state.identities import IDENTITY, Identities
 from measurement.state.join import JoinShard
@@ -37,7 +39,7 @@ def batch(*events: dict, watermark: int = NO_WATERMARK) -> EventBatch:
     held = FileWatermark()
     held.state[1] = END  # the file is far; the others are where the watermark is
     origin = Origin("events-0", np.arange(len(events)), 1, None, np.full(len(events), END - DAY))
-    intake = take_in(decoded(received), origin, {}, Policy(), held, watermark, is_robot)
+    intake = take_in(decoded(received), origin, {}, Policy(), held, watermark, Screen(Policy().screening))
     assert not intake.rejects, intake.rejects
     return intake.batch
 
@@ -257,7 +259,7 @@ def test_of_an_orders_conversions_the_earliest_stands_whatever_came_first():
         ledger: dict = {}
         for place in log:
             effects = absorb(joined, conversion(f"c{place}", T + place * HOUR, order_id="o"))
-            for key, n in call(keyed, lambda machine: machine.absorb(effects.orders))[0].items():
+            for key, n in call(keyed, lambda machine: machine.absorb(effects.orders)).ledger.items():
                 ledger[key[0], key[4]] = ledger.get((key[0], key[4]), 0) + n
             keyed.lose()
         assert {key: n for key, n in ledger.items() if n} == {
@@ -274,7 +276,7 @@ def test_an_order_forgotten_by_the_horizon_stays_forgotten_when_its_machine_is_l
             call(keyed, lambda machine: machine.absorb(effects.orders))
         keyed.lose()
         effects = absorb(joined, conversion("c", then + 1, order_id="o"), watermark=watermark)
-        ledger, _ = call(keyed, lambda machine: machine.absorb(effects.orders))
+        ledger = call(keyed, lambda machine: machine.absorb(effects.orders)).ledger
         assert {key[4]: n for key, n in ledger.items() if n} == {"duplicate": 1}
 
 
@@ -289,7 +291,7 @@ def test_orders_do_not_depend_on_which_shard_of_the_stage_before_runs_ahead(orde
     ]
     ledger: dict = {}
     for place in order:
-        for key, n in call(keyed, lambda machine: machine.absorb(log[place]))[0].items():
+        for key, n in call(keyed, lambda machine: machine.absorb(log[place])).ledger.items():
             ledger[key[0] if key[0] > T + DAY else T, key[4]] = ledger.get((key[0] if key[0] > T + DAY else T, key[4]), 0) + n
         if lose:
             keyed.lose()
@@ -306,7 +308,7 @@ def test_a_displaced_conversion_does_not_return_when_the_one_that_displaced_it_i
     call(keyed, lambda machine: machine.advance(told))
     for _ in range(2):
         effects = absorb(joined, conversion("c", T + 2 * DAY, order_id="o"), watermark=told)
-        ledger = keyed.machine.absorb(effects.orders)[0] if effects.orders is not None else None
+        ledger = keyed.machine.absorb(effects.orders).ledger if effects.orders is not None else None
         if ledger is not None:
             assert {key[4]: n for key, n in ledger.items() if n} == {"counted": 1}
         keyed.lose()
@@ -314,34 +316,101 @@ def test_a_displaced_conversion_does_not_return_when_the_one_that_displaced_it_i
 
 # --- Verdicts ------------------------------------------------------------------------------------------------
 
-def fingerprint_of(event: dict) -> tuple[int, int]:
-    row = batch(event).rows[0]
-    return int(row["id_hi"]), int(row["id_lo"])
+def verdict_on(*events: dict, reason: str = "rate", watermark: int = CLOSE) -> Verdicts:
+    rows, verdicts = batch(*events).rows, np.zeros(len(events), Verdicts.DTYPE)
+    verdicts["hi"], verdicts["lo"] = rows["id_hi"], rows["id_lo"]
+    verdicts["digest"], verdicts["time"] = rows["digest"], rows["time"]
+    verdicts["watermark"], verdicts["code"] = watermark, INVALID_REASONS.index(reason)
+    return Verdicts(verdicts)
+
+
+def judge(keyed: Keyed, *events: dict, **verdict):
+    return call(keyed, lambda machine: machine.judge(verdict_on(*events, **verdict)))
+
+
+def left_out(effects) -> dict[tuple[str, str], int]:
+    """Events by type and reason."""
+    if effects.invalid is None:
+        return {}
+    labels, codes = effects.invalid.labels, effects.invalid.codes
+    return {(labels[c[-2]], labels[c[-1]]): n for c, (n,) in zip(codes.tolist(), effects.invalid.counts.tolist())}
 
 
 def test_a_verdict_on_an_impression_takes_its_follow_ups_with_it():
     keyed = joins()
     absorb(keyed, impression(price_micros=10), click(price_micros=5))
-    effects = call(keyed, lambda machine: machine.judge(*fingerprint_of(impression()), 2, CLOSE))
+    effects = judge(keyed, impression(price_micros=10))
     counts = count_of(effects.delivery)
     assert (counts[0], counts[1], counts[5], counts[11]) == (0, -1, -1, -15)
     assert effects.delivery.because.tolist() == [INVALID_TRAFFIC]
     assert outcomes(effects) == {"counted": -1, "invalid_traffic": 1} and len(effects.ledger) == 4
+    assert left_out(effects) == {("impression", "rate"): 1, ("click", "rate"): 1}
     keyed.lose()
-    assert outcomes(absorb(keyed, click("l"))) == {"invalid_traffic": 1}
+    effects = absorb(keyed, click("l"))
+    assert outcomes(effects) == {"invalid_traffic": 1} and left_out(effects) == {("click", "rate"): 1}
 
 
-def test_a_verdict_on_what_is_not_known_has_no_effect():
+def test_a_verdict_holds_once_however_often_it_comes_and_not_over_what_the_event_shows_itself():
+    robot = click("r", user_agent="Googlebot/2.1")
     keyed = joins()
-    absorb(keyed, impression(), click("w", of="other"))
-    assert keyed.machine.judge(*fingerprint_of(impression("x")), 2, CLOSE) is None
-    assert keyed.machine.judge(*fingerprint_of(impression("other")), 2, CLOSE) is None  # only waited for
+    assert left_out(absorb(keyed, impression(), click(), robot)) == {("click", "robot"): 1}
+    assert left_out(judge(keyed, click(), robot, click())) == {("click", "rate"): 1}
+    assert left_out(judge(keyed, click())) == {}
+    # The click keeps its own reason when its impression gets one; the follower has its impression's.
+    absorb(keyed, follow_up("start", "s"))
+    assert left_out(judge(keyed, impression())) == {("impression", "rate"): 1, ("start", "rate"): 1}
+
+
+def test_a_verdict_may_come_before_its_event():
+    for event in impression(), click("other"), conversion():
+        keyed = joins()
+        absorb(keyed, impression("seen"), click("w", of="i"))
+        assert judge(keyed, event).delivery is None
+        keyed.lose()
+        other = {**event, "user_id": "another"}  # the same identity with other content: not what was judged
+        carried = Keyed(keyed.make)
+        carried.bags = {slot: list(runs) for slot, runs in keyed.bags.items()}
+        carried.lose()
+        assert "rate" not in {reason for _, reason in left_out(absorb(carried, other))}
+        effects = absorb(keyed, event, impression())
+        assert (event["event_type"], "rate") in left_out(effects)
+        keyed.lose()
+        assert not keyed.machine._expected
+
+
+def test_a_verdict_on_what_never_comes_is_forgotten():
+    keyed = joins()
+    judge(keyed, impression(time=T), impression("later", T + 12 * BUCKET))  # in two buckets of one slot
+    call(keyed, lambda machine: machine.advance(T + DEDUP_HORIZON + JOIN_HORIZON + BUCKET))
+    keyed.lose()
+    assert [key[0] for key in keyed.machine._expected] == [verdict_on(impression("later", T + 12 * BUCKET)).rows["hi"][0]]
+
+
+def test_a_verdict_on_a_conversion_of_an_order_may_come_before_it():
+    joined, keyed = joins(), orders()
+    first, later = conversion("a", T, order_id="o"), conversion("b", T + 1, order_id="o")
+    effects = absorb(joined, first, later)
+    judged = judge(joined, first).judged
+    assert judged is not None and len(judged) == 1
+    assert call(keyed, lambda machine: machine.judge(judged)).ledger == {}
+    keyed.lose()
+    decided = call(keyed, lambda machine: machine.absorb(effects.orders))
+    assert sorted((key[4], n) for key, n in decided.ledger.items() if n) == [("duplicate", 1), ("invalid_traffic", 1)]
+    assert [(key[-1], n) for key, n in decided.invalid.items() if n] == [("rate", 1)]
+
+
+def test_verdicts_on_one_impressions_follow_ups_cost_their_number_and_not_its_square():
+    """Each batch of verdicts walks a chain twice, not twice a verdict."""
+    keyed, many = joins(), [click(f"k{n}") for n in range(3_000)]
+    absorb(keyed, impression(), *many)
+    effects = judge(keyed, *many)
+    assert count_of(effects.delivery)[5] == -3_000 and left_out(effects) == {("click", "rate"): 3_000}
 
 
 def test_a_verdict_on_a_follow_up_that_waits_holds_when_it_joins():
     keyed = joins()
     absorb(keyed, click())
-    call(keyed, lambda machine: machine.judge(*fingerprint_of(click()), 2, T))
+    judge(keyed, click(), watermark=T)
     keyed.lose()
     effects = absorb(keyed, impression())
     assert outcomes(effects) == {"invalid_traffic": 1, "counted": 1}
@@ -475,7 +544,7 @@ def test_orders_far_ahead_outlive_the_bucket_they_share_a_slot_with(lose):
     if lose:
         keyed.lose()
     effects = absorb(joined, conversion("c", ahead + 1, order_id="p"), watermark=FORGOTTEN)
-    ledger, _ = call(keyed, lambda machine: machine.absorb(effects.orders))
+    ledger = call(keyed, lambda machine: machine.absorb(effects.orders)).ledger
     assert {key[4]: n for key, n in ledger.items() if n} == {"duplicate": 1}
 
 
@@ -541,7 +610,7 @@ def test_a_machine_rebuilt_from_its_log_knows_what_it_knew(arrivals):
     keyed, rebuilt = joins(), joins()
     for frame in frames([received for _, received in arrivals if received is not None], 8):
         origin = Origin("events-0", np.arange(len(frame)), int(frame[0].encoding == "json"), None, np.full(len(frame), frame[0].receipt))
-        intake = take_in(decoded(frame), origin, {}, Policy(), watermark, END, is_robot)
+        intake = take_in(decoded(frame), origin, {}, Policy(), watermark, END, Screen(Policy().screening))
         call(keyed, lambda machine: machine.absorb(intake.batch))
         rebuilt.bags = keyed.bags
         rebuilt.lose()

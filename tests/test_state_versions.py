@@ -22,21 +22,25 @@ from machines import Keyed
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import BECAUSE, LATE, NO_HOUR, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
+from measurement.columnar.records import Activity
 from measurement.io.watermark import END
 from measurement.model.events import OUTCOMES
 from measurement.model.attribution import Attribution
 from measurement.model.policy import Counting
+from measurement.model.screening import Rate
 from measurement.state import credits, join, orders, rejects, totals
 from measurement.state.credits import Credited, CreditsShard
 from measurement.state.identities import IDENTITY
 from measurement.state.join import JoinShard
 from measurement.state.orders import OrdersShard
+from measurement.state.rates import RatesShard
 from measurement.state.rejects import REDELIVERY, RejectsShard
 from measurement.state.ring import SLOTS
 from measurement.state.totals import STATUSES, TotalsShard
 from oracle import DAY, HOUR, JOIN_HORIZON, MINUTE
 from test_oracle import T, click, conversion, follow_up, impression, viewability
-from test_state import absorb, batch, call
+from test_screening import activity
+from test_state import absorb, call, judge
 
 LOGS = Path(__file__).parent / "data" / "state"
 CLOSE = T + HOUR + 10 * MINUTE
@@ -44,6 +48,7 @@ HORIZON = 92 * DAY
 
 # Each machine's code, what makes it, and its log's version as of now.
 MACHINES: dict[str, tuple[Callable, int]] = {
+    "rates": (lambda: RatesShard(Rate(per_user_hour=2), 7 * DAY), Activity.VERSION),
     "join": (lambda: JoinShard(Counting()), join._VERSION),
     "orders": (lambda: OrdersShard(Counting()), orders._VERSION),
     "credits": (lambda: CreditsShard(Attribution(), Counting()), credits._VERSION),
@@ -65,14 +70,17 @@ def of_join(keyed: Keyed) -> None:
     absorb(keyed, impression("seen", T, **VIDEO), robot, click("rk", T + 1, "robot"))
     absorb(keyed, click("early", T + MINUTE, "to come", source_id="ssp"), follow_up("start", "st", T + 1, "seen"))
     absorb(keyed, click("k\u00f6", T + MINUTE, "never comes", source_id="ssp"), impression("next day", T + DAY, **VIDEO))
-    judged = batch(impression("next day", T + DAY, **VIDEO)).rows[0]
-    call(keyed, lambda machine: machine.judge(int(judged["id_hi"]), int(judged["id_lo"]), 4, T))
+    judge(keyed, impression("next day", T + DAY, **VIDEO), impression("expected", T + DAY), watermark=T)
 
 
 def of_orders(keyed: Keyed) -> None:
     """An order whose earliest conversion came second, another with one."""
     for name, time, order in (("b", T + HOUR, "o"), ("a", T, "o"), ("x", T, "other")):
         call(keyed, lambda machine: machine.absorb(ordered(conversion(name, time, order_id=order))))
+    to_come, joined = conversion("to come", T + 1, order_id="o"), Keyed(MACHINES["join"][0])
+    absorb(joined, to_come)
+    judged = judge(joined, to_come).judged
+    call(keyed, lambda machine: machine.judge(judged))
 
 
 def of_credits(keyed: Keyed) -> None:
@@ -92,11 +100,20 @@ def of_credits(keyed: Keyed) -> None:
                 conversion("nobody's", T)).facts)
     for name, time, watermark in (("b", T + 2, T), ("a", T + 1, CLOSE)):
         effects = absorb(joined, conversion(name, time, user_id="u", order_id="o"), watermark=watermark)
-        told(call(orders, lambda machine: machine.absorb(effects.orders))[1])
-    verdict = batch(impression("bought", T - 3, **user)).rows[0]
-    told(call(joined, lambda machine: machine.judge(int(verdict["id_hi"]), int(verdict["id_lo"]), 2, CLOSE)).facts)
+        told(call(orders, lambda machine: machine.absorb(effects.orders)).facts)
+    told(judge(joined, impression("bought", T - 3, **user)).facts)
     call(keyed, lambda machine: machine.advance(machine.next_due()))
     told(absorb(joined, impression("next", T + width, **user), conversion("much later", T + width + 1, user_id="u")).facts)
+
+
+def of_rates(keyed: Keyed) -> None:
+    """Somebody at the threshold, somebody above it, an hour that has expired, an identity with two contents."""
+    call(keyed, lambda machine: machine.absorb(activity((1, 1, T - 30 * DAY))))
+    call(keyed, lambda machine: machine.advance(T))
+    call(keyed, lambda machine: machine.absorb(activity((1, 1, T), (1, 2, T), (2, 1, T), (2, 2, T), (2, 3, T), (3, 1, T + DAY))))
+    other = activity((3, 1, T + DAY))
+    other.rows["digest"] = 8
+    call(keyed, lambda machine: machine.absorb(other))
 
 
 def of_rejects(keyed: Keyed) -> None:
@@ -165,12 +182,15 @@ def from_join(keyed: Keyed) -> None:
 
 
 def from_orders(keyed: Keyed) -> None:
-    ledger, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("0", T - HOUR, order_id="o"))))
+    ledger, invalid, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("0", T - HOUR, order_id="o"))))
     assert told.facts["delta"].tolist() == [-1, 1] and told.ids[1] == b"0"
     assert counted(ledger) == {
         (-1, "events-0", "conversion", "counted"): 1, (0, "events-0", "conversion", "counted"): -1,
         (0, "events-0", "conversion", "duplicate"): 1}
-    ledger, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("y", T + 1, order_id="other"))))
+    assert not invalid
+    _, invalid, _ = call(keyed, lambda machine: machine.absorb(ordered(conversion("to come", T + 1, order_id="o"))))
+    assert not invalid
+    ledger, invalid, told = call(keyed, lambda machine: machine.absorb(ordered(conversion("y", T + 1, order_id="other"))))
     assert told.facts["delta"].tolist() == [0]
     assert counted(ledger) == {(0, "events-0", "conversion", "duplicate"): 1}
 
@@ -204,6 +224,14 @@ def from_rejects(keyed: Keyed) -> None:
     assert call(keyed, lambda machine: machine.absorb(ids, np.full(4, T + 2 * DAY))).tolist() == [True, True, False, True]
 
 
+def from_rates(keyed: Keyed) -> None:
+    assert keyed.machine.count == 7
+    verdicts = keyed.machine.absorb(activity((1, 1, T), (2, 4, T))).rows
+    assert len(verdicts) == 1
+    verdicts = keyed.machine.absorb(activity((3, 2, T + DAY), (3, 3, T + DAY))).rows
+    assert sorted(verdicts["digest"].tolist()) == [7, 7, 7, 8]
+
+
 def from_totals(keyed: Keyed) -> None:
     hours = {T - 2 * HOUR: -2, T: 0, NO_HOUR: None}
 
@@ -224,8 +252,8 @@ def from_totals(keyed: Keyed) -> None:
         (None, "events-0", None, "counted", 2, "final", "", 10)]
 
 
-SEEN = {"join": of_join, "orders": of_orders, "credits": of_credits, "rejects": of_rejects, "totals": of_totals}
-THEN = {"join": from_join, "orders": from_orders, "credits": from_credits, "rejects": from_rejects, "totals": from_totals}
+SEEN = {"rates": of_rates, "join": of_join, "orders": of_orders, "credits": of_credits, "rejects": of_rejects, "totals": of_totals}
+THEN = {"rates": from_rates, "join": from_join, "orders": from_orders, "credits": from_credits, "rejects": from_rejects, "totals": from_totals}
 
 
 # --- Logs ----------------------------------------------------------------------------------------------------
@@ -287,6 +315,8 @@ def test_a_log_is_written_as_before_unless_its_version_says_otherwise(name):
             sections[7] = join._unpacked(sections[7], len(sections[6]) // IDENTITY.itemsize).tobytes()
             waits = EventBatch.decode(sections[8])
             sections[8] = waits.rows.tobytes() + waits.payloads.data.tobytes() + json.dumps(waits.labels).encode()
+        if name == "rates":
+            return [Activity.decode(run).rows.tobytes()]
         if name == "credits":
             told = Facts.decode(sections[0])
             sections = [told.facts.tobytes(), told.terms.tobytes(), told.ids.data.tobytes(), json.dumps(told.labels).encode()]

@@ -10,9 +10,11 @@ import ipaddress
 import json
 import uuid
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from pathlib import Path
 
 import apache_beam as beam
+import crawleruseragents
 import fastavro
 import mmh3
 import numpy as np
@@ -31,7 +33,6 @@ from measurement.io.watermark import SUPPORT
 from measurement.local.prism import ensure_prism, prism_options
 from measurement.model import events as e
 from measurement.model.policy import Counting
-from measurement.rules.robots import is_robot
 
 COUNTING = Counting()
 _SCHEMA = fastavro.parse_schema({
@@ -39,6 +40,11 @@ _SCHEMA = fastavro.parse_schema({
                            {**f, "type": ["null", "long"]} if f["name"] == "received_time" else f for f in e.SCHEMA["fields"]]})
 _GROSS, _NET, _MEASURABLE, _VIEWABLE, _AUDIBLE, _CLICKS, _STARTS, _SPEND = 0, 1, 2, 3, 4, 5, 6, 11
 _READING: list[Callable[[], None]] = []  # called when the first event is read; engine and workers share this process
+
+
+@lru_cache(maxsize=100_000)
+def _is_robot(user_agent: str) -> bool:
+    return crawleruseragents.is_crawler(user_agent)
 
 
 # -- source -----------------------------------------------------------------------------------------------------------
@@ -107,11 +113,11 @@ def by_impression(event: dict) -> tuple[str, dict]:
     content = [value for name, value in event.items() if name != "received_time"]
     small = {
         "id": event["event_id"], "type": kind, "time": event["event_time"], "price": event["price_micros"] or 0,
-        "digest": mmh3.hash64(repr(content))[0], "invalid": bool(event["user_agent"]) and is_robot(event["user_agent"]),
+        "digest": mmh3.hash64(repr(content))[0], "invalid": bool(event["user_agent"]) and _is_robot(event["user_agent"]),
     }
     if kind == "impression":
         hour = event["event_time"] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
-        small["format"] = event["format"]
+        small["format"], small["pixels"] = event["format"], (event["creative_width"] or 0) * (event["creative_height"] or 0)
         small["row"] = json.dumps([hour, *(event[name] or None for name in e.DIMENSIONS)])
     elif kind == "viewability":
         for name in ("visible_percent", "visible_ms", "audible_ms"):
@@ -194,7 +200,8 @@ def _followup(impression: dict, event: dict, seen: list[int]) -> list[int]:
         view, form = COUNTING.viewability, impression["format"]
         percent, visible, audible = (event[n] or 0 for n in ("visible_percent", "visible_ms", "audible_ms"))
         shown.append(_MEASURABLE)
-        if (form == "display" and percent >= view.display_percent and visible >= view.display_ms
+        large = impression["pixels"] >= view.large_display_pixels
+        if (form == "display" and percent >= (view.large_display_percent if large else view.display_percent) and visible >= view.display_ms
                 or form == "video" and percent >= view.video_percent and visible >= view.video_ms):
             shown.append(_VIEWABLE)
         if form in ("video", "audio") and audible >= view.audible_ms:

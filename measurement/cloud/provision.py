@@ -11,6 +11,7 @@ from measurement.io import bigquery_admin, bigtable_admin
 from measurement.io.bigquery_admin import BigQueryError
 from measurement.io.control import Control
 from measurement.io.retry import SinkError
+from measurement.model.tables import REJECTS
 
 # Settings of a job in the control table.
 ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES = "archive", "archive_since", "first_began", "rules"
@@ -29,6 +30,7 @@ class Wanted:
     archive: str | None
     location: str
     ack_seconds: int
+    reject_days: int | None = None  # None: as they are; of a new table the default
 
     def places(self) -> Places:
         return Places.of(self.profile, f"projects/{self.project}/subscriptions/{self.subscription}",
@@ -55,8 +57,12 @@ def provision(wanted: Wanted, say: Callable[[str], None]) -> Places:
         say(f"subscription {places.subscription}: {_made(pubsub.make_subscription(places.subscription, topic, wanted.ack_seconds))}")
         bigtable_admin.provision(places.endpoints, places.instance)
         say(f"Bigtable tables in {places.instance}: there")
-        bigquery_admin.provision(places.endpoints, wanted.project, wanted.dataset, location=wanted.location)
-        say(f"BigQuery tables and views in {places.dataset}: there")
+        bigquery_admin.provision(places.endpoints, wanted.project, wanted.dataset, location=wanted.location,
+                                 reject_days=wanted.reject_days)
+        with bigquery_admin.Reader(places.endpoints, places.dataset) as reader:
+            days = reader.kept_days(REJECTS)
+        say(f"BigQuery tables and views in {places.dataset}: there, "
+            f"rejects for {f'{days} days' if days else 'ever; --reject-days N ends that'}")
         say(f"archive: {_settle_archive(places, archive) or 'none; without one, lost state cannot be rebuilt'}")
     except (SinkError, BigQueryError) as error:
         raise CloudError(str(error)) from error

@@ -1,6 +1,7 @@
 """`measurement reconcile` and `status` on the cloud: the ledger against BigQuery, and BigQuery against Bigtable."""
 
 import threading
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 
@@ -14,7 +15,7 @@ from measurement.io.control import Control, Generation
 from measurement.io.pubsub.fence import heard
 from measurement.io.retry import SinkError
 from measurement.model.policy import Counting
-from measurement.model.tables import Table
+from measurement.model.tables import REJECTS, Table
 from measurement.monitors.ledger import Check, Result, balance, micros, number, tables
 from measurement.monitors.status import Status, of_tables
 
@@ -27,7 +28,7 @@ def reconcile(places: Places) -> Result:
         with Reader(places.endpoints, places.dataset) as reader:
             state = _state(_generation(places))
             for look in range(_LOOKS):
-                result = balance(_query(reader), places.dataset, state, Counting.join_horizon)
+                result = balance(_query(reader), places.dataset, state, Counting.join_horizon, _kept_since(reader.kept_days(REJECTS)))
                 for table in SERVED.values():
                     _compare_served(places, _query(reader), result, table)
                 if result.holds or not result.under_way or look == _LOOKS - 1:
@@ -46,6 +47,11 @@ def status(places: Places) -> Status:
             return of_tables(_query(reader), places.dataset, result, last.number, began, None)
     except (BigQueryError, SinkError) as error:
         raise CloudError(str(error)) from error
+
+
+def _kept_since(days: int | None) -> int | None:
+    """The start (µs) of the first day whose partition has surely not expired; None where none does."""
+    return None if days is None else (int(time.time()) // 86_400 - days + 1) * 86_400 * 1_000_000
 
 
 def _generation(places: Places) -> Generation:

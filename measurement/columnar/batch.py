@@ -29,14 +29,14 @@ ROW = np.dtype([
     ("id_at", "i4"), ("id_length", "i4"),  # slice of the payload that is the event_id; id_at -1 where JSON escapes it
     ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("encoding", "u1"),
 ])  # 128 bytes
-# A fingerprint and label codes: of an impression its dimensions; of a conversion advertiser_id, conversion_type, currency.
-DIMS = np.dtype([("hi", "u8"), ("lo", "u8"), ("codes", "i4", (len(DIMENSIONS),))])
+# A fingerprint and label codes: of an impression and a conversion the dimensions that it states, of a conversion its type too.
+DIMS = np.dtype([("hi", "u8"), ("lo", "u8"), ("codes", "i4", (len(DIMENSIONS) + 1,))])
 
 NO_WATERMARK = np.iinfo(np.int64).min
 ENCODINGS = ("avro", "json")
 AVRO, JSON = range(2)
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -229,6 +229,11 @@ def pack(version: int, sections: tuple[bytes, ...]) -> bytes:
     """Sections of bytes behind a version and their lengths, each padded to 8 bytes so that arrays can be viewed."""
     head = np.array([version, len(sections), *(len(s) for s in sections)], np.int64).tobytes()
     return b"".join([head, *(part for s in sections for part in (s, bytes(-len(s) % 8)))])
+
+
+def version(encoded: bytes) -> int:
+    """The version that ``pack`` was given."""
+    return int(np.frombuffer(encoded[:8], np.int64)[0])
 
 
 def unpack(version: int, encoded: bytes) -> list[memoryview]:

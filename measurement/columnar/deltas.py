@@ -13,7 +13,7 @@ NO_HOUR = np.iinfo(np.int64).min  # the window of events whose time could not be
 
 # Why a closed hour changes (``restated_because``), by code; 0: the hour was open when the event was read.
 BECAUSE = ("", "late", "invalid_traffic", "order", "rebuild", "policy", "erasure")
-ON_TIME, LATE, INVALID_TRAFFIC, ORDER, REBUILD = range(5)
+ON_TIME, LATE, INVALID_TRAFFIC, ORDER, REBUILD, POLICY = range(6)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from numba import njit
 from measurement.columnar.batch import DIMS, ROW, EventBatch
 from measurement.columnar.decode import Decoded
 from measurement.columnar.hashing import avalanche, combine, digest64, fingerprint
-from measurement.columnar.labels import Labels, distinct, firsts
+from measurement.columnar.labels import Labels, firsts
 from measurement.columnar.table import Keys
 from measurement.model import events as e
 
@@ -19,12 +19,13 @@ _F = e.FIELD_INDEX
 _EVENT_ID, _IMPRESSION_ID, _TIME, _PRICE, _TEST = (
     _F["event_id"], _F["impression_id"], _F["event_time"], _F["price_micros"], _F["test"])
 _ADVERTISER, _CONVERSION_TYPE, _ORDER_ID = _F["advertiser_id"], _F["conversion_type"], _F["order_id"]
-_USER_ID, _VALUE, _CURRENCY = _F["user_id"], _F["value_micros"], _F["currency"]
-_SOURCE_ID, _USER_AGENT, _RECEIVED = _F["source_id"], _F["user_agent"], _F["received_time"]
+_USER_ID, _VALUE = _F["user_id"], _F["value_micros"]
+_SOURCE_ID, _RECEIVED = _F["source_id"], _F["received_time"]
 _DIMENSIONS = np.array([_F[name] for name in e.DIMENSIONS])
 _ORDER = np.array([_ADVERTISER, _CONVERSION_TYPE, _ORDER_ID])
-_TERMS = np.array([_ADVERTISER, _CONVERSION_TYPE, _CURRENCY])  # of a conversion
-TERMS_AT = [e.DIMENSIONS.index("advertiser_id"), 1, e.DIMENSIONS.index("currency")]  # where their codes stand in DIMS
+_CONVERSION_DIMENSIONS = np.array([*_DIMENSIONS, _CONVERSION_TYPE])
+# Where the codes of a conversion's advertiser_id, conversion_type and currency stand in DIMS.
+TERMS_AT = [e.DIMENSIONS.index("advertiser_id"), len(e.DIMENSIONS), e.DIMENSIONS.index("currency")]
 _TEXTS = np.array([type_ == "string" or type_ == ["null", "string"] for type_ in (f["type"] for f in e.SCHEMA["fields"])])
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -75,7 +76,7 @@ def _identify(buf, values, lengths, chosen, kind, rows, dims_hi, dims_lo):
             if kind[i] == e.IMPRESSION:
                 dims_hi[r], dims_lo[r] = _fields(buf, v, n, _DIMENSIONS, test)
             else:
-                dims_hi[r], dims_lo[r] = _fields(buf, v, n, _TERMS, test + np.uint64(2))
+                dims_hi[r], dims_lo[r] = _fields(buf, v, n, _CONVERSION_DIMENSIONS, test + np.uint64(2))
                 if n[_ORDER_ID] > 0:
                     row.parent_hi, row.parent_lo = _fields(buf, v, n, _ORDER, test)
         else:
@@ -116,17 +117,6 @@ def sources(decoded: Decoded, labels: Labels, file: str) -> np.ndarray:
     return np.where(codes < 0, np.int32(labels.code(file)), codes)
 
 
-def robots(decoded: Decoded, chosen: np.ndarray, is_robot) -> np.ndarray:
-    """Which of the chosen events declare a robot's user agent: bool, one look-up a distinct user agent."""
-    out = np.zeros(len(chosen), bool)
-    lengths = decoded.lengths[chosen, _USER_AGENT]
-    at = np.flatnonzero(lengths > 0)
-    found, texts = distinct(decoded.buf, decoded.values[chosen[at], _USER_AGENT], lengths[at])
-    if texts:
-        out[at] = np.array([is_robot(t) for t in texts])[found]
-    return out
-
-
 def batch(decoded: Decoded, chosen: np.ndarray, kinds: np.ndarray, labels: Labels) -> EventBatch:
     """The chosen events as a batch; the caller fills what it alone knows (watermark, receipt, origin, verdict)."""
     rows = np.zeros(len(chosen), ROW)
@@ -149,10 +139,10 @@ def _dimensions(decoded, chosen, rows, dims_hi, dims_lo, labels) -> np.ndarray:
     dims["hi"], dims["lo"] = keys.hi[: keys.rows], keys.lo[: keys.rows]
     dims["codes"] = -1
     converted = rows["type"][first] == e.CONVERSION
-    for at, fields, where in ((np.flatnonzero(~converted), _DIMENSIONS, slice(None)), (np.flatnonzero(converted), _TERMS, TERMS_AT)):
+    for at, fields in ((np.flatnonzero(~converted), _DIMENSIONS), (np.flatnonzero(converted), _CONVERSION_DIMENSIONS)):
         texts = np.ix_(chosen[first[at]], fields)
-        codes = np.full((len(at), len(e.DIMENSIONS)), -1, np.int32)
-        codes[:, where] = labels.codes(decoded.buf, decoded.values[texts], decoded.lengths[texts])
+        codes = np.full((len(at), len(_CONVERSION_DIMENSIONS)), -1, np.int32)
+        codes[:, : len(fields)] = labels.codes(decoded.buf, decoded.values[texts], decoded.lengths[texts])
         dims["codes"][at] = codes
     events = chosen[first]
     tests = (decoded.lengths[events, _TEST] >= 0) & (decoded.values[events, _TEST] == 1)

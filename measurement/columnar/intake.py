@@ -14,12 +14,17 @@ from measurement.columnar import identify
 from measurement.columnar.batch import AVRO, ENCODINGS, NO_WATERMARK, EventBatch
 from measurement.columnar.decode import Decoded
 from measurement.columnar.deltas import LATE, ON_TIME, Deltas
-from measurement.columnar.judge import ACCEPTED, BAD_VALUE, FUTURE, REASONS, UNDECODABLE, judge
+from measurement.columnar.judge import ACCEPTED, BAD_VALUE, CONSENT_DENIED, FUTURE, REASONS, UNDECODABLE, judge
 from measurement.columnar.labels import Labels
+from measurement.columnar.records import Activity
+from measurement.columnar.screen import Screen
 from measurement.model import events as e
 from measurement.model.policy import Policy
 
-_TIME, _EVENT_ID, _EVENT_TYPE = (e.FIELD_INDEX[name] for name in ("event_time", "event_id", "event_type"))
+_TIME, _EVENT_ID, _EVENT_TYPE, _CONSENT = (e.FIELD_INDEX[name] for name in ("event_time", "event_id", "event_type", "consent"))
+
+
+_NOBODY = np.zeros(0, np.int64)
 
 
 @dataclass(frozen=True)
@@ -43,17 +48,19 @@ class Intake:
     """What one frame became."""
 
     batch: EventBatch
-    rejects: list[dict]  # of publication.REJECTED
+    rejects: list[dict]  # of publication.REJECTED; those decoded also with the watermark (µs) that they were judged by
     tallies: dict[str, Deltas]  # by table
     before: int  # watermark (µs) in front of the frame
+    activity: Activity | None = None  # of the batch's events, where the policy asks for rates
 
 
-def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, watermark, others: int, is_robot,
+def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, watermark, others: int, screen: Screen,
             floor: int = NO_WATERMARK) -> Intake:
     """Judges a decoded frame. ``edge`` is what was counted before decoding; older than the ``floor`` (µs) is too late."""
     counting = policy.counting
     start = min(watermark.value, others)
-    judged = _judged(decoded, origin.clocks[decoded.piece], policy)
+    refused = screen.refused(decoded)
+    judged = _judged(decoded, origin.clocks[decoded.piece], policy, refused if screen.rejects else _NOBODY)
     reason, kinds = judged["reason"], judged["type"]
     times = decoded.values[:, _TIME]
     before = watermark.judge(times, reason, others, counting.dedup_horizon, floor)
@@ -69,7 +76,10 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
     rows["id_at"], rows["id_length"] = decoded.id_at[chosen], decoded.lengths[chosen, _EVENT_ID]
     rows["file"], rows["encoding"] = labels.code(origin.source), origin.encoding
     rows["schema"] = -1 if origin.schema_id is None else labels.code(origin.schema_id)
-    rows["verdict"] = identify.robots(decoded, chosen, is_robot)  # 1 is the code of ``robot``
+    activity = screen.judge(decoded, judged, chosen, rows)
+    if len(refused):
+        nobody = np.isin(chosen, refused)  # rates have seen the user, nobody behind them does
+        rows["user_hi"][nobody], rows["user_lo"][nobody] = 0, 0
 
     hours, readable = _hours(decoded)
     rejects, entries = [], Counter()
@@ -83,7 +93,7 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
                                e.FIELDS[field] if field >= 0 else "older than the dedup horizon behind the watermark",
                                decoded.payloads[i], int(judged["receipt"][i]), event_id,
                                int(times[i]) if readable[i] else None, event_type))
-        rejects[-1] |= {"ledger_source": labels.texts[sources[i]], "late": late}
+        rejects[-1] |= {"ledger_source": labels.texts[sources[i]], "late": late, "watermark": int(before[i])}
         entries[hour, LATE if late else ON_TIME, labels.texts[sources[i]], event_type, name] += 1
     for piece, index, why, payload in decoded.failed:
         rejects.append(_reject(origin, piece, index, REASONS[UNDECODABLE], why, payload, int(origin.clocks[piece]), None, None, None))
@@ -98,21 +108,24 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
         "ledger": {key: (n,) for key, n in entries.items()},
     }
     return Intake(batch, rejects, {table: Deltas.tally(counted) for table, counted in tallies.items() if counted},
-                  start)
+                  start, activity)
 
 
-def _judged(decoded: Decoded, clocks: np.ndarray, policy: Policy) -> dict[str, np.ndarray]:
+def _judged(decoded: Decoded, clocks: np.ndarray, policy: Policy, refused: np.ndarray) -> dict[str, np.ndarray]:
     judged = judge(decoded.buf, decoded.values, decoded.lengths, clocks, policy.counting.viewability)
     for row, fields in decoded.wrong.items():
         # A wrong type is a bad value, and what the compiled rules made of its placeholder does not stand.
         if judged["reason"][row] in (ACCEPTED, FUTURE, BAD_VALUE):
             judged["reason"][row], judged["field"][row] = BAD_VALUE, min(fields)
+    denied = refused[np.isin(judged["reason"][refused], (ACCEPTED, FUTURE))]
+    judged["reason"][denied], judged["field"][denied] = CONSENT_DENIED, _CONSENT
     return judged
 
 
-def accepted_times(decoded: Decoded, clock: int, policy: Policy) -> np.ndarray:
+def accepted_times(decoded: Decoded, clock: int, policy: Policy, screen: Screen) -> np.ndarray:
     """Event times (int64 µs) of the events that the stateless rules accept, in order of arrival."""
-    return decoded.values[_judged(decoded, np.full(len(decoded.values), clock), policy)["reason"] == ACCEPTED, _TIME]
+    clocks, refused = np.full(len(decoded.values), clock), screen.refused(decoded) if screen.rejects else _NOBODY
+    return decoded.values[_judged(decoded, clocks, policy, refused)["reason"] == ACCEPTED, _TIME]
 
 
 def _hours(decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:

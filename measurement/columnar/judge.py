@@ -4,14 +4,11 @@ One pass per event gives the first reason that holds, or acceptance, with what l
 viewability event shows. Whether an accepted event is ``too_late`` depends on the watermark (measurement/io/watermark.py).
 """
 
-import ipaddress
-import socket
-
 import numpy as np
 from numba import njit
 
+from measurement.columnar.addresses import address
 from measurement.columnar.hashing import word
-from measurement.columnar.labels import distinct
 from measurement.model import events as e
 
 _F = e.FIELD_INDEX
@@ -30,7 +27,6 @@ REASONS = ("", *e.OUTCOMES[:7])  # by code
 assert REASONS[TOO_LATE] == "too_late"
 
 UNKNOWN = np.uint8(255)  # the type code of no known type
-_CHECK_IP = np.int8(-2)  # in ``field``: accepted so far, but the address is not plain IPv4
 
 
 def _text_keys(names: tuple[str, ...]) -> np.ndarray:
@@ -47,7 +43,10 @@ _TYPES = _text_keys(e.EVENT_TYPES)
 _FORMATS = _text_keys(e.FORMATS)
 
 # What one viewability event can show, as bits; which of them counts is decided by the impression's format.
-SHOWS_VIEW, SHOWS_DISPLAY, SHOWS_VIDEO, SHOWS_AUDIBLE = 1, 2, 4, 8
+SHOWS_VIEW, SHOWS_DISPLAY, SHOWS_VIDEO, SHOWS_AUDIBLE, SHOWS_LARGE = 1, 2, 4, 8, 16
+# What an impression is in this, beside 1 + its index in FORMATS: display of a large format.
+_DISPLAY, LARGE_DISPLAY = 1 + e.FORMATS.index("display"), 1 + len(e.FORMATS)
+_WIDTH, _HEIGHT = _F["creative_width"], _F["creative_height"]
 
 
 @njit
@@ -63,38 +62,14 @@ def _one_of(buf, start, length, keys):
     return -1
 
 
-@njit
-def _plain_ipv4(buf, start, length):
-    """Four decimal octets without leading zeros."""
-    if length < 7 or length > 15:
-        return False
-    octets, value, digits = 0, 0, 0
-    for i in range(start, start + length + 1):
-        c = buf[i] if i < start + length else np.uint8(46)
-        if c == 46:
-            if digits == 0 or value > 255:
-                return False
-            octets += 1
-            value, digits = 0, 0
-        elif 48 <= c <= 57:
-            if digits == 1 and value == 0:
-                return False
-            value = value * 10 + (c - 48)
-            digits += 1
-            if digits > 3:
-                return False
-        else:
-            return False
-    return octets == 4
-
-
 @njit(cache=True, nogil=True)
-def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, shows):
+def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, shows, ip_hi, ip_lo):
     for i in range(len(values)):
         v, n = values[i], lengths[i]
         field[i] = -1
         kind[i] = UNKNOWN
         shows[i] = 0
+        ip_hi[i], ip_lo[i] = 0, 0
         receipt[i] = v[_RECEIVED] if n[_RECEIVED] >= 0 else clocks[i]
         reason[i] = MISSING_FIELD
         for f in (_EVENT_ID, _EVENT_TYPE, _EVENT_TIME, _ADVERTISER):
@@ -144,6 +119,11 @@ def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, sho
         if n[_FORMAT] > 0 and _one_of(buf, v[_FORMAT], n[_FORMAT], _FORMATS) < 0:
             field[i] = _FORMAT
             continue
+        if n[_IP] > 0:
+            good, ip_hi[i], ip_lo[i] = address(buf, v[_IP], n[_IP])
+            if not good:
+                field[i] = _IP
+                continue
         if v[_EVENT_TIME] > receipt[i] + _FUTURE:
             reason[i] = FUTURE
             field[i] = _EVENT_TIME
@@ -151,6 +131,9 @@ def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, sho
             reason[i] = ACCEPTED
         if known == e.IMPRESSION and n[_FORMAT] > 0:
             shows[i] = 1 + _one_of(buf, v[_FORMAT], n[_FORMAT], _FORMATS)
+            if shows[i] == _DISPLAY and n[_WIDTH] >= 0 and n[_HEIGHT] >= 0 and v[_WIDTH] > 0 and v[_HEIGHT] > 0:
+                if v[_WIDTH] * v[_HEIGHT] >= view.large_display_pixels:  # both are below 2^31
+                    shows[i] = LARGE_DISPLAY
         elif known == e.VIEWABILITY:
             bits = SHOWS_VIEW
             if n[_PERCENT] >= 0 and n[_VISIBLE_MS] >= 0:
@@ -158,25 +141,11 @@ def _judge(buf, values, lengths, clocks, view, reason, field, kind, receipt, sho
                     bits |= SHOWS_DISPLAY
                 if v[_PERCENT] >= view.video_percent and v[_VISIBLE_MS] >= view.video_ms:
                     bits |= SHOWS_VIDEO
+                if v[_PERCENT] >= view.large_display_percent and v[_VISIBLE_MS] >= view.display_ms:
+                    bits |= SHOWS_LARGE
             if n[_AUDIBLE_MS] >= 0 and v[_AUDIBLE_MS] >= view.audible_ms:
                 bits |= SHOWS_AUDIBLE
             shows[i] = bits
-        if n[_IP] > 0 and not _plain_ipv4(buf, v[_IP], n[_IP]):
-            field[i] = _CHECK_IP
-
-
-def is_address(text: str) -> bool:
-    """Whether the text is an IPv4 or IPv6 address (RFC 4291 text forms, as Python's ``ipaddress`` reads them)."""
-    try:
-        socket.inet_pton(socket.AF_INET6, text)  # takes less than ``ipaddress``, a scope id for one, but far faster
-        return True
-    except (OSError, ValueError):
-        pass
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clocks: np.ndarray, view) -> dict[str, np.ndarray]:
@@ -184,17 +153,14 @@ def judge(buf: np.ndarray, values: np.ndarray, lengths: np.ndarray, clocks: np.n
 
     Returns arrays of length n: ``reason`` (uint8 code into REASONS, 0 accepted), ``field`` (int8, the offending
     field's index, -1 none), ``type`` (uint8 code into EVENT_TYPES, 255 unknown), ``receipt`` (int64 µs), ``shows``
-    (uint8: of a viewability event the bits above, of an impression 1 + its index in FORMATS, 0 for none).
+    (uint8: of a viewability event the bits above, of an impression 1 + its index in FORMATS or LARGE_DISPLAY, 0 for none), ``ip_hi`` and
+    ``ip_lo`` (uint64: the address of an accepted event that has one, see ``addresses``; read here, where its text is read).
     """
     n = len(values)
     out = {
         "reason": np.empty(n, np.uint8), "field": np.empty(n, np.int8), "type": np.empty(n, np.uint8),
         "receipt": np.empty(n, np.int64), "shows": np.empty(n, np.uint8),
+        "ip_hi": np.empty(n, np.uint64), "ip_lo": np.empty(n, np.uint64),
     }
     _judge(buf, values, lengths, clocks, view, *out.values())
-    at = np.flatnonzero(out["field"] == _CHECK_IP)
-    found, texts = distinct(buf, values[at, _IP], lengths[at, _IP])
-    good = np.array([is_address(text) for text in texts], bool)[found] if texts else np.zeros(0, bool)
-    out["field"][at] = np.where(good, np.where(out["reason"][at] == FUTURE, _EVENT_TIME, -1), _IP)
-    out["reason"][at[~good]] = BAD_VALUE
     return out

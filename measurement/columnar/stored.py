@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from measurement.columnar.deltas import NO_HOUR, Deltas, keys_of
+from measurement.columnar.deltas import NO_HOUR, POLICY, REBUILD, Deltas, keys_of
 from measurement.columnar.identify import dimension_keys
 from measurement.columnar.labels import Labels, begins
 from measurement.columnar.numeric import to_units
@@ -12,8 +12,9 @@ from measurement.columnar.texts import numbered
 from measurement.model.tables import DELIVERY, NUMERIC, TIMESTAMP, Column, Table
 
 
-def of_rows(table: Table, rows: pa.Table) -> tuple[Deltas, np.ndarray]:
-    """n latest rows of a totals table (its columns by name) and (n,) bool, whether they are of a closed hour."""
+def of_rows(table: Table, rows: pa.Table, rules: str) -> tuple[Deltas, np.ndarray]:
+    """n latest rows of a totals table (its columns by name) and (n,) bool, whether they are of a closed hour. A row that was
+    counted by other rules than ``rules``, with which a ``rule_version`` begins, is restated because of the policy."""
     n = rows.num_rows
     hours = pc.fill_null(_micros(rows[table.time]), NO_HOUR).to_numpy()
     labels = Labels()
@@ -21,14 +22,15 @@ def of_rows(table: Table, rows: pa.Table) -> tuple[Deltas, np.ndarray]:
     counts = np.column_stack([_sums(c, rows[c.name]) for c in table.values])
     closed = pc.not_equal(rows["status"], "provisional").to_numpy() if table.stated else np.ones(n, bool)
     keys = _keys(table, hours, codes, labels.texts).reshape(n, 2)
-    return Deltas(keys, hours, np.zeros(n, np.uint8), codes, counts, labels.texts), closed
+    same = pc.starts_with(rows["rule_version"], rules).to_numpy() if table.stated else np.ones(n, bool)
+    return Deltas(keys, hours, np.where(same, REBUILD, POLICY).astype(np.uint8), codes, counts, labels.texts), closed
 
 
-def of_ends(table: Table, ends: list[pa.Table]) -> tuple[Deltas, np.ndarray, np.ndarray]:
+def of_ends(table: Table, ends: list[pa.Table], rules: str) -> tuple[Deltas, np.ndarray, np.ndarray]:
     """The same of what stands at several places, the latest of all; and (n,) bool, of which rows they do not have the same
     revision: a job that died between two of its writes."""
     rows = pa.concat_tables(ends)
-    deltas, closed = of_rows(table, rows)
+    deltas, closed = of_rows(table, rows, rules)
     revisions = rows["revision"].to_numpy()
     order = np.lexsort((revisions, deltas.keys[:, 1], deltas.keys[:, 0]))
     first = begins(*deltas.keys[order].T)

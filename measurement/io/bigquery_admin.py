@@ -15,7 +15,7 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 from measurement.io.endpoints import Endpoints
 from measurement.io.turns import turn
 from measurement.model.sql import LAYOUTS, bigquery_type, description, latest_view
-from measurement.model.tables import TABLES, Table
+from measurement.model.tables import REJECT_DAYS, REJECTS, TABLES, Table
 
 _SECONDS = 30  # that a request may take
 # A query may take longer than an append's attempt (60 s): where the two hang together, as on the emulator, the append gives
@@ -24,6 +24,7 @@ _QUERY_SECONDS = 90
 # The client would try for ten minutes, and whoever asks waits. A job that failed is not started again.
 _PATIENCE = {"retry": DEFAULT_RETRY.with_timeout(_SECONDS), "timeout": _SECONDS}
 _AT_ONCE = {"retry": None, "timeout": _SECONDS}
+_DAY = 24 * 3600 * 1000  # ms, as the API counts an expiration
 _LEGACY = {"INTEGER": "INT64", "FLOAT": "FLOAT64", "BOOLEAN": "BOOL"}  # names that the API answers with
 _NO_PROJECT = re.compile(
     r"project \S+ is not found|not found: project|not enabled bigquery|has not been used in project", re.IGNORECASE)
@@ -34,9 +35,10 @@ class BigQueryError(Exception):
 
 
 def provision(endpoints: Endpoints, project: str, dataset: str, tables: Iterable[Table] = tuple(TABLES.values()),
-              location: str = "US") -> None:
-    """Dataset, tables and their ``_latest`` views. Again it changes nothing but descriptions, the views' text and columns
-    that are not there yet, which are added; it drops nothing. ``location`` is that of a dataset which is made."""
+              location: str = "US", reject_days: int | None = None) -> None:
+    """Dataset, tables and their ``_latest`` views. Again it changes nothing but descriptions, the views' text, columns
+    that are not there yet, which are added, and how long rejects are kept, where ``reject_days`` says so; it drops nothing.
+    ``location`` is that of a dataset which is made. A table of rejects that is made keeps them REJECT_DAYS if not told."""
     with _client(endpoints, project) as client, _told(endpoints, project):
         wanted = bigquery.Dataset(f"{project}.{dataset}")
         wanted.location = location
@@ -45,11 +47,11 @@ def provision(endpoints: Endpoints, project: str, dataset: str, tables: Iterable
         except NotFound:
             client.create_dataset(wanted, exists_ok=True, **_PATIENCE)
         for table in tables:
-            _make_table(client, f"{project}.{dataset}", table)
+            _make_table(client, f"{project}.{dataset}", table, reject_days if table is REJECTS else None)
             _make_view(client, f"{project}.{dataset}", table)
 
 
-def _make_table(client: bigquery.Client, place: str, table: Table) -> None:
+def _make_table(client: bigquery.Client, place: str, table: Table, days: int | None) -> None:
     wanted = bigquery.Table(f"{place}.{table.name}", [
         bigquery.SchemaField(c.name, bigquery_type(c), "REQUIRED" if c.required else "NULLABLE", description=c.description)
         for c in table.columns])
@@ -58,8 +60,15 @@ def _make_table(client: bigquery.Client, place: str, table: Table) -> None:
     wanted.clustering_fields = list(LAYOUTS[table.name].cluster)
     there = _existing(client, wanted)
     if there is None:
+        if table is REJECTS:
+            wanted.time_partitioning.expiration_ms = (days or REJECT_DAYS) * _DAY
         client.create_table(wanted, exists_ok=True, **_PATIENCE)
         return
+    if days is not None and (parts := there.time_partitioning) is not None and parts.expiration_ms != days * _DAY:
+        # By the column that is there: BigQuery changes when partitions expire, and never what they are.
+        parts.expiration_ms = days * _DAY
+        there.time_partitioning = parts
+        there = client.update_table(there, ["time_partitioning"], **_PATIENCE)
     schema = _merged(wanted.reference, there.schema, wanted.schema)
     if schema != list(there.schema) or there.description != wanted.description:
         there.schema, there.description = schema, wanted.description
@@ -130,6 +139,12 @@ class Reader:
                 for name in (table.name, f"{table.name}_latest"):
                     path = f"{self.dataset}.{name}"
                     self._there(lambda: self._client.get_table(path, **_AT_ONCE), f"table {path}")
+
+    def kept_days(self, table: Table) -> int | None:
+        """How many days a table's rows are kept; None: for ever."""
+        with _told(self._endpoints, self._project):
+            parts = self._client.get_table(f"{self.dataset}.{table.name}", **_PATIENCE).time_partitioning
+        return None if parts is None or not parts.expiration_ms else int(parts.expiration_ms) // _DAY
 
     def _there(self, ask, what: str) -> None:
         try:

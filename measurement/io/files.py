@@ -16,6 +16,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.intake import Intake, Origin, accepted_times, take_in
+from measurement.columnar.screen import Screen
 from measurement.io import flow, handover, replays
 from measurement.io.framing import Frame, frames
 from measurement.io.input_file import InputFile
@@ -23,7 +24,6 @@ from measurement.io.intake_coder import IntakeCoder
 from measurement.io.watermark import END, HELD, FileWatermark
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.policy import Policy
-from measurement.rules.robots import is_robot
 
 # Enough that what an element costs by itself is little beside its events, in some 40 MB; half of it costs a twelfth more of
 # processor time, a sixth of it half as much again.
@@ -46,8 +46,8 @@ class Position(CheckpointMark):
 class _Cursor:
     """One file being read."""
 
-    def __init__(self, file: InputFile, kept: tuple | None, policy: Policy, backfill: bool):
-        self.file = file
+    def __init__(self, file: InputFile, kept: tuple | None, policy: Policy, screen: Screen, backfill: bool):
+        self.file, self._policy, self._screen = file, policy, screen
         self.watermark = FileWatermark(HELD if backfill else 0)
         self.offset, self.done = 0, False
         if kept is not None:
@@ -65,19 +65,19 @@ class _Cursor:
             if file.replay:
                 self.watermark.state[1] = END  # what counts is where the files ended
             elif self.offset == 0 and not self.done and not backfill:
-                self.watermark.open(accepted_times(self._next[0].decoded(), file.clock, policy))
+                self.watermark.open(accepted_times(self._next[0].decoded(), file.clock, policy, screen))
 
     def _advance(self) -> None:
         self._next = next(self._frames, None)
         self.done = self._next is None
 
-    def read(self, others: int, policy: Policy) -> Intake:
+    def read(self, others: int) -> Intake:
         """The next frame, judged; the cursor moves on."""
         frame, behind = self._next
         origin = Origin(self.file.name, np.array(frame.positions, np.int64), frame.encoding,
                         frame.schema.id if frame.schema else None, np.full(len(frame.positions), self.file.clock))
         edge = {self.file.clock // MICROS_PER_HOUR * MICROS_PER_HOUR: (frame.messages, frame.events, frame.bytes)}
-        intake = take_in(frame.decoded(), origin, edge, policy, self.watermark, others, is_robot)
+        intake = take_in(frame.decoded(), origin, edge, self._policy, self.watermark, others, self._screen)
         self.offset = behind
         self._advance()
         return intake
@@ -106,8 +106,10 @@ class FilesReader(UnboundedReader):
         if last is not None:
             self._cursors, last._cursors = last._cursors, None
         else:
-            self._cursors = [_Cursor(file, self._mark.files.get(file.path), self._source.policy, self._source.backfill)
-                             for file in self._source.files]
+            source = self._source
+            screen = Screen(source.policy.screening)
+            self._cursors = [_Cursor(file, self._mark.files.get(file.path), source.policy, screen, source.backfill)
+                             for file in source.files]
         return self.advance()
 
     def abandon(self, mark: Position) -> bool:
@@ -134,7 +136,7 @@ class FilesReader(UnboundedReader):
             others = self._after_files()
         else:
             others = min((c.watermark.value for c in self._reading() if c is not cursor and not c.file.replay), default=END)
-        self._current = cursor.read(others, self._source.policy)
+        self._current = cursor.read(others)
         accepted, rejected = len(self._current.batch.rows), len(self._current.rejects)
         flow.progress(self._source.run, accepted + rejected, rejected, self._watermark())
         return True

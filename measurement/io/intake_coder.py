@@ -12,24 +12,27 @@ from apache_beam.coders import Coder
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import Intake
+from measurement.columnar.records import Activity
 from measurement.io.publication import REJECTED, ipc
 
-_VERSION = 1
+_VERSION = 2
 _TIMES = ("event_time", "received_at")  # µs
 
 
 class IntakeCoder(Coder):
-    """Sections: the watermark in front (int64 µs), tables' names, rejects, batch, then the tables' tallies."""
+    """Sections: the watermark in front (int64 µs), tables' names, rejects, batch, activity, then the tables' tallies."""
 
     def encode(self, intake: Intake) -> bytes:
         return pack(_VERSION, (
             np.int64(intake.before).tobytes(), orjson.dumps(list(intake.tallies)), _encoded(intake.rejects),
-            intake.batch.encode(), *(deltas.encode() for deltas in intake.tallies.values())))
+            intake.batch.encode(), b"" if intake.activity is None else intake.activity.encode(),
+            *(deltas.encode() for deltas in intake.tallies.values())))
 
     def decode(self, encoded: bytes) -> Intake:
-        before, tables, rejects, batch, *tallies = unpack(_VERSION, encoded)
+        before, tables, rejects, batch, activity, *tallies = unpack(_VERSION, encoded)
         by_table = dict(zip(orjson.loads(tables), map(Deltas.decode, tallies)))
-        return Intake(EventBatch.decode(batch), _decoded(rejects), by_table, int(np.frombuffer(before, np.int64)[0]))
+        return Intake(EventBatch.decode(batch), _decoded(rejects), by_table, int(np.frombuffer(before, np.int64)[0]),
+                      Activity.decode(activity) if len(activity) else None)
 
     def is_deterministic(self) -> bool:
         return False

@@ -1,7 +1,5 @@
 """The valid touches and conversions of a local run: its input files once more through the job's own reader and machines."""
 
-import uuid
-
 import numpy as np
 
 from measurement.columnar import facts as told
@@ -9,44 +7,21 @@ from measurement.columnar.batch import joined
 from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.columnar.labels import Labels
 from measurement.columnar.table import Keys
-from measurement.io.files import FileSource
-from measurement.io.input_file import InputFile
-from measurement.local.warehouse import Warehouse, WarehouseError
+from measurement.local.again import intakes
+from measurement.local.warehouse import Warehouse
 from measurement.model.events import CLICK, CONVERSION
 from measurement.model.policy import Policy
 from measurement.paths.facts import Facts
-from measurement.state.join import JoinShard
-from measurement.state.orders import OrdersShard
+from measurement.state.chain import Chain, facts_of
 
 
 def read(warehouse: Warehouse, policy: Policy) -> Facts:
     """What stands of the files that the last run read. WarehouseError where there was no run, or a file is gone. The tables
     name no users, so that paths without a conversion cannot be read from them."""
-    sources = warehouse.inputs()
-    if not sources:
-        raise WarehouseError(f"--out {warehouse.out}: no run's input is known there; `measurement run` makes one")
-    files = [InputFile(s.path, s.name, s.clock, s.replay) for s in sources]
-    source = FileSource(f"facts-{uuid.uuid4().hex}", files, policy, in_process=False, backfill=warehouse.backfilled())
-    reader = source.create_reader(None, None)
-    join, orders = JoinShard(policy.counting), OrdersShard(policy.counting)
-    parts = []
-    try:
-        more = reader.start()
-        while more:
-            intake = reader.get_current()
-            effects = join.absorb(intake.batch)
-            parts.append(effects.facts)
-            if effects.orders is not None:
-                parts.append(orders.absorb(effects.orders)[1])
-            for machine in (join, orders):
-                machine.advance(intake.before)
-                machine.take_changes()
-            more = reader.advance()
-    except FileNotFoundError as error:
-        raise WarehouseError(f"{error.filename}: an input of --out {warehouse.out}, is not there any more") from error
-    finally:
-        reader.close()
-    return _standing([part for part in parts if part is not None])
+    chain, parts = Chain(policy), []
+    for intake in intakes(warehouse, policy):
+        parts += facts_of(chain.take(intake))
+    return _standing(parts)
 
 
 def _standing(parts: list[told.Facts]) -> Facts:

@@ -23,7 +23,6 @@ from measurement.local.told import Job
 from measurement.local.warehouse import Warehouse, WarehouseError
 from measurement.model import policy
 from measurement.model.revisions import tick
-from measurement.rules.robots import LIST_VERSION
 
 _TAKE_SECONDS = 1.0  # at most so old is what readers of a running job's warehouse see
 _STOP_SECONDS = 30.0
@@ -118,7 +117,7 @@ def _run(what: Run, warehouse: Warehouse, rules: policy.Policy, flags: list[str]
     sources = inputs.match(files, [s for s in earlier if not s.replay], began)
     sources += [s for s in earlier if s.replay]
     sources += [_replay_source(path, began) for path in what.replays]
-    generation = warehouse.begin(sources, schemas, rules.rule_version(LIST_VERSION), began, backfill)
+    generation = warehouse.begin(sources, schemas, rules.rule_version, began, backfill)
     spool = what.out / ".spool"
     shutil.rmtree(spool, ignore_errors=True)
     spool.mkdir()

@@ -185,8 +185,9 @@ class Warehouse:
         with self.write() as db:
             if generation > 1:
                 if state == "complete":
+                    because, rules = _reason(db, generation)
                     for table in TOTALS.values():
-                        _publish_totals(db, table, revision(generation, number), ended)
+                        _publish_totals(db, table, revision(generation, number), ended, because, rules)
                     _publish_rejects(db, revision(generation, number), ended)
                 db.execute("DROP SCHEMA IF EXISTS staged CASCADE")
             db.execute("DELETE FROM job.spooled")
@@ -213,8 +214,17 @@ def latest(table: Table, schema: str = "main") -> str:
     return sql.duckdb(sql.latest_view(table, schema))
 
 
-def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
-    """Appends the rebuilt rows that differ from the stored ones, and zeros for stored rows that were not rebuilt."""
+def _reason(db, generation: int) -> tuple[str, str]:
+    """(why a generation restates what the last complete one published, the version of its rules)."""
+    [(rules,)] = db.execute("SELECT rule_version FROM job.runs WHERE generation = ?", [generation]).fetchall()
+    last = db.execute("SELECT rule_version FROM job.runs WHERE state = 'complete' AND generation < ? ORDER BY generation DESC LIMIT 1",
+                      [generation]).fetchone()
+    return "rebuild" if last is None or last[0] == rules else "policy", rules
+
+
+def _publish_totals(db, table: Table, zero_revision: int, now: int, because: str, rules: str) -> None:
+    """Appends the rebuilt rows that differ from the stored ones, and zeros for stored rows that were not rebuilt. ``because`` is
+    why, and ``rules`` the version of the rules that they are counted by."""
     same = " AND ".join(f"new.{c.name} IS NOT DISTINCT FROM old.{c.name}" for c in table.identity)
     some = " OR ".join(f"{{0}}.{c.name} <> 0" for c in table.values)
     differs = " OR ".join(f"new.{c.name} <> old.{c.name}" for c in table.values)
@@ -222,20 +232,21 @@ def _publish_totals(db, table: Table, zero_revision: int, now: int) -> None:
     zeroed = ({c.name: f"old.{c.name}" for c in table.columns} | {c.name: "0" for c in table.values}
               | {"revision": str(zero_revision), "published_at": f"make_timestamptz({now})"})
     if table.stated:
-        # A row of an hour that had been published as closed is restated by the rebuild, not final a second time.
+        # A row of an hour that had been published as closed is restated by the rebuild, or by other rules, not final a second time.
         hour = f"date_trunc('hour', {{0}}.{table.time})"
         closed = f"SELECT DISTINCT {hour.format('old')} FROM old WHERE status <> 'provisional'"
         restated = f"(old.status <> 'provisional' OR (old.status IS NULL AND {hour.format('new')} IN ({closed})))"
         rebuilt |= {"status": f"CASE WHEN {restated} THEN 'restated' ELSE new.status END",
-                    "restated_because": f"CASE WHEN {restated} THEN 'rebuild' ELSE new.restated_because END"}
-        zeroed |= {"status": "'restated'", "restated_because": "'rebuild'"}
+                    "restated_because": f"CASE WHEN {restated} THEN '{because}' ELSE new.restated_because END"}
+        zeroed |= {"status": "'restated'", "restated_because": f"'{because}'", "rule_version": "$rules"}
         differs = f"({differs}) OR old.status = 'provisional'"
     db.execute(f"CREATE OR REPLACE TEMP TABLE old AS {latest(table)}")
     db.execute(f"CREATE OR REPLACE TEMP TABLE new AS {latest(table, 'staged')}")
     into = f"INSERT INTO {table.name} ({_names(table.columns)}) SELECT"
     db.execute(f"{into} {', '.join(rebuilt.values())} FROM new LEFT JOIN old ON {same} "
                f"WHERE CASE WHEN old.revision IS NULL THEN {some.format('new')} ELSE {differs} END")
-    db.execute(f"{into} {', '.join(zeroed.values())} FROM old ANTI JOIN new ON {same} WHERE {some.format('old')}")
+    db.execute(f"{into} {', '.join(zeroed.values())} FROM old ANTI JOIN new ON {same} WHERE {some.format('old')}",
+               {"rules": rules} if table.stated else {})
 
 
 def _publish_rejects(db, resolved_revision: int, now: int) -> None:

@@ -4,10 +4,11 @@ import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from measurement.model import attribution
+from measurement.model import attribution, screening
 from measurement.model.attribution import Attribution
 from measurement.model.events import MICROS_PER_HOUR, MICROS_PER_SECOND
 from measurement.model.policy_file import PolicyError, duration, only, tree_of
+from measurement.model.screening import Screening
 from measurement.rules.viewability import Viewability
 
 
@@ -25,16 +26,19 @@ class Counting:
 class Policy:
     counting: Counting = field(default_factory=Counting)
     attribution: Attribution = field(default_factory=Attribution)
+    screening: Screening = field(default_factory=Screening)
     digest: str = "default"  # of the file's text; part of rule_version
 
-    def rule_version(self, robots: str) -> str:
-        return f"counting-1 robots:{robots} policy:{self.digest}"
+    @property
+    def rule_version(self) -> str:
+        """The rules, the policy and every list that events are counted by."""
+        return " ".join([f"counting-2 policy:{self.digest}", *(found.stamp for found in self.screening.lists)])
 
 
 _KNOWN = {
     "": {"counting", "attribution", "screening"},
     "counting": {"dedup_horizon", "join_horizon", "allowed_lateness", "viewability"},
-    "counting.viewability": set(Viewability._fields),
+    "counting.viewability": {*Viewability._fields, "duration_weighting"},
 }
 
 
@@ -48,9 +52,7 @@ def load(path: Path) -> Policy:
     tree = {} if tree is None else tree
     _check_keys(path, "", tree)
     credited = attribution.parse(path, tree.get("attribution"))
-    if tree.get("screening"):
-        # Counting without the rules would bill by others than the file says.
-        raise PolicyError(f"{path}: screening: only declared robots are screened yet; leave the key out")
+    screened = screening.parse(path, tree.get("screening"))
     counting = tree.get("counting") or {}
     given = {
         key: duration(path, f"counting.{key}", counting[key])
@@ -59,7 +61,7 @@ def load(path: Path) -> Policy:
     made = Counting(**given, viewability=_viewability(path, counting.get("viewability") or {}))
     if made.dedup_horizon < MICROS_PER_HOUR or made.join_horizon < MICROS_PER_SECOND:
         raise PolicyError(f"{path}: counting: dedup_horizon must be at least 1h and join_horizon at least 1s")
-    return Policy(made, credited, hashlib.sha256(text.encode()).hexdigest()[:8])
+    return Policy(made, credited, screened, hashlib.sha256(text.encode()).hexdigest()[:8])
 
 
 def _check_keys(path: Path, at: str, tree) -> None:
@@ -71,8 +73,11 @@ def _check_keys(path: Path, at: str, tree) -> None:
 
 
 def _viewability(path: Path, tree: dict) -> Viewability:
+    if tree.get("duration_weighting", False) is not False:
+        raise PolicyError(f"{path}: counting.viewability.duration_weighting: no count is weighted by duration yet; leave it out or false")
+    tree = {key: value for key, value in tree.items() if key != "duration_weighting"}
     for key, value in tree.items():
-        top = 100 if key.endswith("percent") else 3_600_000
+        top = 100_000_000 if key.endswith("pixels") else 100 if key.endswith("percent") else 3_600_000
         if type(value) is not int or not 0 <= value <= top:
             raise PolicyError(f"{path}: counting.viewability.{key}: {value!r} is no whole number from 0 to {top}")
     return Viewability(**tree)

@@ -21,15 +21,16 @@ class Layout:
 # A query of some hours reads only these hours' days, and in them only the blocks of the advertiser or source it asks for.
 # The ledger's and the arrivals' hours are what clients state, in any year and also none: days of theirs would be partitions
 # without bound, and BigQuery refuses appends to days far in the past or future. These two go by when a row was published,
-# and are in the order of their hours there.
+# and are in the order of their hours there. So do rejects, whose receipt is the sender's word too, and whose days expire.
 LAYOUTS = {
     "delivery": Layout("window_start", ("advertiser_id", "campaign_id")),
+    "invalid_traffic": Layout("window_start", ("advertiser_id", "campaign_id")),
     "conversion_credits": Layout("conversion_time", ("advertiser_id", "conversion_id")),
     "attribution": Layout("window_start", ("advertiser_id", "campaign_id")),
     "ledger": Layout("published_at", ("window_start", "source", "outcome")),
     "intake": Layout("received_hour", ("source",)),
     "arrivals": Layout("published_at", ("window_start", "source")),
-    "rejects": Layout("received_at", ("reason", "source")),
+    "rejects": Layout("published_at", ("reason", "source")),
 }
 
 

@@ -74,8 +74,8 @@ _COUNT_DOCS = {
     "gross_impressions": "Distinct impressions, invalid traffic included.",
     "impressions": "Distinct impressions net of invalid traffic.",
     "measurable_impressions": "Net impressions with at least one viewability event.",
-    "viewable_impressions": "Net impressions viewable by the MRC's thresholds for their format.",
-    "audible_impressions": "Net audio and video impressions audible for at least two seconds.",
+    "viewable_impressions": "Net impressions viewable by the policy's thresholds for their format, the MRC's by default.",
+    "audible_impressions": "Net audio and video impressions audible for the policy's time, two seconds by default.",
     "clicks": "Valid clicks on net impressions.", "starts": "Net impressions that started to play.",
     "first_quartiles": "Net impressions played to a quarter.", "midpoints": "Net impressions played to half.",
     "third_quartiles": "Net impressions played to three quarters.", "completes": "Net impressions played to the end.",
@@ -87,6 +87,15 @@ DELIVERY = Table(
     (Column("window_start", TIMESTAMP, True, "The hour's start, UTC, by the impression's event time."),
      *(Column(d, STRING, d == "advertiser_id", _DIMENSION_DOCS[d]) for d in DIMENSIONS),
      *(Column(c, INT64, True, _COUNT_DOCS[c]) for c in COUNTS)), 1 + len(DIMENSIONS), stated=True, time="window_start")
+
+INVALID_TRAFFIC = Table(
+    "invalid_traffic", "What was counted in gross and left out of net, by reason. Follow-ups stand in the hour and dimensions of their "
+    "impression, conversions in their own. Of a delivery row gross_impressions - impressions is the sum of its impressions' events here.",
+    (Column("window_start", TIMESTAMP, True, "The hour's start, UTC: of the impression's event time, of a conversion its own."),
+     *(Column(d, STRING, d == "advertiser_id", _DIMENSION_DOCS[d]) for d in DIMENSIONS),
+     Column("event_type", STRING, True, "What was invalid: impression, click, conversion, viewability, or a quartile."),
+     Column("reason", STRING, True, "robot, datacentre, listed or rate: the first that holds of the event, else its impression's."),
+     Column("events", INT64, True, "Events.")), 3 + len(DIMENSIONS), stated=True, time="window_start")
 
 LEDGER = Table(
     "ledger", "What became of every event received: one outcome each.",
@@ -112,14 +121,14 @@ ARRIVALS = Table(
      Column("events", INT64, True, "Events.")), 3, stated=False, time="window_start")
 
 REJECTS = Table(
-    "rejects", "Every event that was refused, with its reason and its bytes.",
+    "rejects", "Every event that was refused, with its reason and its bytes. The bytes hold personal data: grant access to this table apart.",
     (Column("reject_id", STRING, True, "From the source, the message id or file offset, and the index in it."),
      Column("reason", STRING, True, "The first of the contract's reasons that holds."),
      Column("detail", STRING, False, "The field or error behind the reason."),
      Column("event_id", STRING, False, "As far as it could be read."),
      Column("event_time", TIMESTAMP, False, "As far as it could be read."),
      Column("event_type", STRING, False, "As far as it could be read."),
-     Column("payload", BYTES, True, "The bytes as received."),
+     Column("payload", BYTES, True, "The bytes as received: personal data, to be read by who replays rejects and nobody else."),
      Column("encoding", STRING, True, "avro or json."),
      Column("schema_id", STRING, False, "CRC-64-AVRO fingerprint of the writer's schema."),
      Column("source", STRING, True, "The subscription's or file's name."),
@@ -158,7 +167,11 @@ ATTRIBUTION = Table(
      Column("value_micros", INT64, True, "Value of the conversions, millionths of currency.")),
     10, stated=True, time="window_start")
 
+# Days that BigQuery keeps a reject unless told otherwise: a month's figures are questioned, and a sender is mended and its rejects
+# replayed, within the month. Never less than the dedup horizon and a day: until then a replayed event may still count.
+REJECT_DAYS, LEAST_REJECT_DAYS = 30, 8
+
 RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
 
-TABLES = {t.name: t for t in (DELIVERY, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS)}
+TABLES = {t.name: t for t in (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS)}
 TOTALS = {name: t for name, t in TABLES.items() if t.time}  # kept as absolute totals

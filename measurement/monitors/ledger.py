@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 from measurement.model.events import MICROS_PER_HOUR
-from measurement.model.tables import ATTRIBUTION, RESOLVED, TABLES
+from measurement.model.tables import ATTRIBUTION, DELIVERY, RESOLVED, TABLES
 
 Query = Callable[[str], list[tuple]]
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -20,9 +20,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True)
 class Check:
-    """Two figures that must agree by key, with ``{settled}`` as the queries' limit of hours: ``left`` and ``right`` are
-    queries of (key columns…, n), or ``wrong`` is one of (key columns…, left, right) for the keys that disagree, where there
-    may be more keys than anybody wants to fetch."""
+    """Two figures that must agree by key, with ``{settled}`` as the queries' limit of hours and ``{kept}`` as what holds of a key
+    whose rejects are all kept: ``left`` and ``right`` are queries of (key columns…, n), or ``wrong`` is one of (key columns…,
+    left, right) for the keys that disagree, where there may be more keys than anybody wants to fetch."""
 
     says: str
     key: tuple[str, ...]
@@ -39,6 +39,7 @@ _CREDITED = f"""(
   FROM (SELECT *, timestamp_trunc(conversion_time, HOUR) AS window_start FROM {{conversion_credits}}) AS c
   WHERE {{settled}} GROUP BY {_CONVERSION}, model) AS credited"""
 _BY = ", ".join(c.name for c in ATTRIBUTION.key)
+_ROW = tuple(c.name for c in DELIVERY.key)
 
 
 def _summed(sum_: str, of: str) -> Check:
@@ -66,11 +67,26 @@ CHECKS = (
           "SELECT window_start, sum(events) n FROM {ledger} WHERE event_type = 'impression' AND outcome = 'counted' "
           "AND {settled} GROUP BY 1",
           "SELECT window_start, sum(impressions) n FROM {delivery} WHERE {settled} GROUP BY 1"),
-    Check("rejected in the ledger = rows of rejects", ("window_start", "outcome"),
-          "SELECT window_start, outcome, sum(events) n FROM {ledger} "
-          "WHERE outcome NOT IN ('counted', 'invalid_traffic', 'duplicate') AND {settled} GROUP BY 1, 2",
-          "SELECT window_start, reason, count(*) n FROM (SELECT timestamp_trunc(event_time, HOUR) AS window_start, reason "
-          f"FROM {{rejects}} WHERE reason <> '{RESOLVED}') AS r WHERE {{settled}} GROUP BY 1, 2"),
+    Check("gross - net impressions = invalid impressions by reason", _ROW, wrong=f"""
+          SELECT {', '.join(_ROW)}, sum(gap) AS left_out, sum(explained) AS told FROM (
+            SELECT {', '.join(_ROW)}, gross_impressions - impressions AS gap, 0 AS explained FROM {{delivery}}
+            UNION ALL SELECT {', '.join(_ROW)}, 0 AS gap, events AS explained FROM {{invalid_traffic}}
+            WHERE event_type = 'impression') AS b
+          WHERE {{settled}} GROUP BY {', '.join(_ROW)} HAVING sum(gap) <> sum(explained)"""),
+    Check("invalid impressions and conversions in the ledger = in invalid_traffic", ("window_start", "event_type"),
+          "SELECT window_start, event_type, sum(events) n FROM {ledger} WHERE event_type IN ('impression', 'conversion') "
+          "AND outcome = 'invalid_traffic' AND {settled} GROUP BY 1, 2",
+          "SELECT window_start, event_type, sum(events) n FROM {invalid_traffic} WHERE event_type IN ('impression', 'conversion') "
+          "AND {settled} GROUP BY 1, 2"),
+    # Of an hour whose rejects may have expired there are at most as many as the ledger says.
+    Check("rejected in the ledger = rows of rejects", ("window_start", "outcome"), wrong=f"""
+          SELECT window_start, outcome, sum(entered) AS refused, sum(shown) AS there FROM (
+            SELECT window_start, outcome, events AS entered, 0 AS shown FROM {{ledger}}
+            WHERE outcome NOT IN ('counted', 'invalid_traffic', 'duplicate')
+            UNION ALL SELECT timestamp_trunc(event_time, HOUR) AS window_start, reason AS outcome, 0 AS entered, 1 AS shown
+            FROM {{rejects}} WHERE reason <> '{RESOLVED}') AS b
+          WHERE {{settled}} GROUP BY window_start, outcome
+          HAVING sum(entered) < sum(shown) OR (sum(entered) > sum(shown) AND {{kept}})"""),
     Check("valid conversions in the ledger = conversions credited", ("window_start",),
           "SELECT window_start, sum(events) n FROM {ledger} WHERE event_type = 'conversion' AND outcome = 'counted' "
           "AND {settled} GROUP BY 1",
@@ -122,9 +138,9 @@ def tables(dataset: str) -> dict[str, str]:
     return {name: f"`{dataset}.{name}_latest`" for name in TABLES}
 
 
-def balance(query: Query, dataset: str, state: str, join_horizon: int) -> Result:
+def balance(query: Query, dataset: str, state: str, join_horizon: int, rejects_since: int | None = None) -> Result:
     """Compares what the tables hold. Of a run under way, the hours are compared that wait for nothing any more: their
-    follow-ups' wait, the ``join_horizon`` (µs), is over."""
+    follow-ups' wait, the ``join_horizon`` (µs), is over. Rejects written before ``rejects_since`` (µs) are kept no more."""
     names = tables(dataset)
     one = lambda sql: int(query(sql.format(**names))[0][0] or 0)  # noqa: E731
     outcomes = {o: int(n) for o, n in query("SELECT outcome, sum(events) FROM {ledger} GROUP BY 1 ORDER BY 1".format(**names))}
@@ -137,10 +153,18 @@ def balance(query: Query, dataset: str, state: str, join_horizon: int) -> Result
     else:
         _totals(one, result)
     limit = "TRUE" if result.settled is None else f"window_start < TIMESTAMP '{text(result.settled)}'"
+    [(began,)] = query("SELECT min(received_hour) FROM {intake}".format(**names))
+    kept = "TRUE" if rejects_since is None or began is None or micros(began) >= rejects_since else _kept(rejects_since)
     for check in CHECKS:
-        if wrong := _wrong(check, lambda sql: query(sql.format(**names, settled=limit))):
+        if wrong := _wrong(check, lambda sql: query(sql.format(**names, settled=limit, kept=kept))):
             result.failures.append((check, sorted(wrong, key=lambda row: [(v is not None, v) for v in row])))
     return result
+
+
+def _kept(since: int) -> str:
+    """What holds of the hours and outcomes of which every reject is kept. An event is received after its hour began, but for
+    ``future``, whose clock may be days ahead, and but for ten minutes."""
+    return f"window_start >= TIMESTAMP '{text(since + MICROS_PER_HOUR)}' AND outcome <> 'future'"
 
 
 def _wrong(check: Check, query: Query) -> list[tuple]:
@@ -166,6 +190,11 @@ def _totals(one, result: Result) -> None:
     delivered = one("SELECT sum(clicks) FROM {delivery}")
     if clicked != delivered:
         result.unbalanced.append(f"clicks counted in the ledger {clicked:,}, delivered {delivered:,}")
+    # A follow-up's hour is its own in the ledger, and its impression's where it is counted or left out.
+    invalid = one("SELECT sum(events) FROM {ledger} WHERE outcome = 'invalid_traffic'")
+    explained = one("SELECT sum(events) FROM {invalid_traffic}")
+    if invalid != explained:
+        result.unbalanced.append(f"invalid in the ledger {invalid:,}, in invalid_traffic {explained:,}")
 
 
 def complete_until(query: Query, dataset: str) -> datetime | None:

@@ -61,7 +61,7 @@ class Columns(NamedTuple):
     impression: np.ndarray  # i8: the impression's key
     user: np.ndarray  # i4: number of the person, where known to the sender
     context: np.ndarray  # i2: format, country, device type
-    ip: np.ndarray  # i8: below 2**32 the IPv4 address, else what the IPv6 one is made of
+    ip: np.ndarray  # i8: below 2**32 the IPv4 address, else what the IPv6 one is made of, or of `networks.ADDRESSES`
     agent: np.ndarray  # i2
     consent: np.ndarray  # u1
     price: np.ndarray  # i4 micros

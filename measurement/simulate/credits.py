@@ -65,11 +65,13 @@ class Conversion(NamedTuple):
 _NO_TOUCH = Touch(None, None, None, None, (None,) * 4)
 
 
-def credits_of(world: World, clean: Clean, outcome: np.ndarray, policy: Attribution, salt: int) -> Credits:
-    """`outcome` (i1[C]) is each clean event's final one."""
+def credits_of(
+    world: World, clean: Clean, outcome: np.ndarray, user: np.ndarray, policy: Attribution, salt: int
+) -> Credits:
+    """`outcome` (i1[C]) is each clean event's final one, `user` (i4[C]) whom it is credited by."""
     rows = []
     summed = defaultdict(lambda: [0, 0])
-    for conversion, seen in _met(world, clean, outcome, salt):
+    for conversion, seen in _met(world, clean, outcome, user, salt):
         at, hour = _instant(conversion.time), conversion.time // MICROS_PER_HOUR
         rule = policy.rule_for(conversion.advertiser, conversion.time)
         touches = eligible(rule, conversion.time, seen)
@@ -145,22 +147,24 @@ def shared(total: int, weights: list[int]) -> list[int]:
     return shares
 
 
-def _met(world: World, clean: Clean, outcome: np.ndarray, salt: int) -> Iterator[tuple[Conversion, list[Touch]]]:
+def _met(
+    world: World, clean: Clean, outcome: np.ndarray, user: np.ndarray, salt: int
+) -> Iterator[tuple[Conversion, list[Touch]]]:
     """Each counted conversion, and what its person saw and clicked of its advertiser before, in touch order."""
     columns = clean.columns
     counted = outcome == _COUNTED
     conversions = np.flatnonzero(counted & (columns.event_type == CONVERSION))
     touches = np.flatnonzero(
-        counted & ((columns.event_type == IMPRESSION) | (columns.event_type == CLICK)) & (columns.user != NO_ID)
+        counted & ((columns.event_type == IMPRESSION) | (columns.event_type == CLICK)) & (user != NO_ID)
     )
 
-    def pairs(booking: np.ndarray, user: np.ndarray) -> np.ndarray:
+    def pairs(booking: np.ndarray, person: np.ndarray) -> np.ndarray:
         """Advertiser and person in one number."""
-        return world.advertiser[booking // len(Booking)] << 32 | user.astype(np.int64)
+        return world.advertiser[booking // len(Booking)] << 32 | person.astype(np.int64)
 
-    who = pairs(columns.booking[conversions], np.maximum(columns.user[conversions], 0))
+    who = pairs(columns.booking[conversions], np.maximum(user[conversions], 0))
     under = clean.impression_row[clean.group[touches]]
-    pair = pairs(columns.booking[under], columns.user[touches])
+    pair = pairs(columns.booking[under], user[touches])
     wanted = np.isin(pair, who)
     touches, under, pair = touches[wanted], under[wanted], pair[wanted]
     # Ids sort as the numbers they begin with.
@@ -175,7 +179,7 @@ def _met(world: World, clean: Clean, outcome: np.ndarray, salt: int) -> Iterator
         columns.booking[under].tolist())]
 
     first, end = np.searchsorted(pair, who, "left"), np.searchsorted(pair, who, "right")
-    end[columns.user[conversions] == NO_ID] = 0
+    end[user[conversions] == NO_ID] = 0
     for id, time, kind, package, value, currency, a, b in zip(
         event_ids(columns.key[conversions], salt), *(column.tolist() for column in (
             columns.event_time[conversions], columns.conversion_type[conversions],

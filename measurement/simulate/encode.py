@@ -17,7 +17,9 @@ from measurement.model.events import SCHEMA
 from measurement.simulate import world as w
 from measurement.simulate.agents import AGENTS
 from measurement.simulate.columns import BAD_IP, NO_ID, NO_IP, NULL, TYPES, Booking, Columns, booking_names
+from measurement.simulate.consents import CONSENTS
 from measurement.simulate.ids import mix
+from measurement.simulate.networks import ADDRESSES, WRITTEN
 
 BLOCK_EVENTS = 2_000
 NUMBERS_BYTES = 512  # no event's ids, numbers and times together are longer
@@ -38,6 +40,7 @@ class Phrases(NamedTuple):
     experiments: int
     sites: int
     specs: int
+    addresses: int
 
 
 def phrases(world: w.World) -> Phrases:
@@ -46,12 +49,13 @@ def phrases(world: w.World) -> Phrases:
         [_booking(names, booking) for names in world.bookings for booking in Booking],
         [b"".join(map(_optional, w.context_text(code))) for code in range(w.CONTEXTS)],
         [_optional(agent) for agent in AGENTS],
-        [_optional(consent) for consent in w.CONSENTS],
+        [_optional(consent) for consent in CONSENTS],
         [_optional(currency) for currency in w.CURRENCIES],
         [_optional(name) for name in w.CONVERSION_TYPES],
         [b"".join(map(_optional, names)) for names in w.EXPERIMENTS],
         [_optional(source) + _optional(publisher) for source in w.SOURCES for publisher in w.PUBLISHERS],
         [b"".join(map(_optional, (*spec, None))) for spec in [(None,) * 4, *world.specs]],  # and `test`, null
+        [_optional(address.text) for address in ADDRESSES],
     ]
     every = [phrase for phrases in lists for phrase in phrases]
     first = np.cumsum([0, *map(len, lists[:-1])]).tolist()
@@ -112,7 +116,10 @@ def encode_events(buffer, columns, book, salt, rows, received):
             p = _put_id(buffer, p + 1, impression[r], salt)
         p = _put_person(buffer, p, user[r], salt)
         p = _put_phrase(buffer, p, text, at, book.contexts + context[r])
-        p = _put_address(buffer, p, ip[r])
+        if ip[r] >= WRITTEN:
+            p = _put_phrase(buffer, p, text, at, book.addresses + (ip[r] - WRITTEN))
+        else:
+            p = _put_address(buffer, p, ip[r])
         p = _put_phrase(buffer, p, text, at, book.agents + agent[r])
         p = _put_phrase(buffer, p, text, at, book.consents + consent[r])
         p = _put_number(buffer, p, price[r])

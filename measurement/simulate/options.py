@@ -38,6 +38,8 @@ class SimulateOptions:
     too_late_rate: float = 0.0003
     undecodable_rate: float = 0.0002
     policy: Path | None = None  # what the truth's credits follow; the default policy without it
+    screening: bool = False  # also traffic to be screened, and beside the log the policy that screens it
+    consent: str = "drop_user"  # with screening: what becomes of events without a needed consent; or "reject"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -56,6 +58,12 @@ class SimulateOptions:
             raise ValueError(f"--jitter-seconds: 0 to 60, not {self.jitter_seconds}")
         if self.start.tzinfo is None or not 1970 < self.start.year < 9999:
             raise ValueError(f"--start: a time with its zone, in the years 1971 to 9998, not {self.start.isoformat()}")
+        if self.consent not in ("drop_user", "reject"):
+            raise ValueError(f"--consent: drop_user or reject, not {self.consent}")
+        if self.consent != "drop_user" and not self.screening:
+            raise ValueError("--consent: only with --screening")
+        if self.policy is not None and self.screening:
+            raise ValueError("--policy: a log with --screening brings its own")
         if sum(getattr(self, name) for name in ADDING) >= 1:
             raise ValueError(f"{', '.join(map(_flag, ADDING))}: together less than 1")
 

@@ -21,13 +21,7 @@ PRICING_MODELS = ("cpm", "cpc", "cpv", "flat", "cpa")
 CPM, CPC, CPV, FLAT, CPA = range(5)  # flat and cpa put no price on an impression or on what follows it
 CONVERSION_TYPES = (None, "purchase", "signup", "app_install", "lead")
 
-# A transparency string of IAB's published examples for Europe, a GPP string for the United States, none elsewhere.
-CONSENTS = (
-    None,
-    "CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA",
-    "COtybn4PA_zT4KjACBENAPCIAEBAAECAAIAAAAAAAAAA",
-    "DBABMA~CPXxRfAPXxRfAAfKABENB-CgAAAAAAAAAAYgAAAAAAAA",
-)
+# Of `consents`: transparency strings of IAB's published examples for Europe, a GPP string for the United States, none elsewhere.
 EUROPE, AMERICA = (1, 2), 3
 
 # Who sends what: the ad server impressions and clicks, players quartiles, a verification vendor viewability.

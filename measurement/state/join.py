@@ -16,24 +16,31 @@ from measurement.columnar.batch import CODEC, DIMS, NO_WATERMARK, ROW, EventBatc
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.labels import named
+from measurement.columnar.records import Verdicts
 from measurement.columnar.table import Keys, grown
 from measurement.columnar.texts import numbered
 from measurement.model import events as e
 from measurement.model.policy import Counting
+from measurement.state import invalid
 from measurement.state import join_kernel as kernel
 from measurement.state.join_kernel import ENTRY, FREE, PLACEHOLDER, STANDS, WAITING
 from measurement.state import join_facts
 from measurement.state.identities import IDENTITY, Identities
 from measurement.state.ring import SLOTS, Buckets, Changes
 
-_VERSION = 3
+_VERSION = 4
 _EVENT = np.dtype([("id_hi", "u8"), ("id_lo", "u8"), *ENTRY.descr])  # a remembered event, without its digest
 # What a log tells of an entry: chains, and what impressions were counted for, follow from the entries. A column stands whole
 # behind the other, so that they compress.
 _LOGGED = tuple((name, ENTRY[name]) for name in ENTRY.names if name not in ("link", "seen"))
 _CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
+_NO_VERDICTS = np.zeros(0, Verdicts.DTYPE)
 _NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
+DETAILS = {  # of its rejects
+    "id_conflict": "another event with this identity and other content came first",
+    "orphan": "no impression within the join horizon came while it waited",
+}
 
 
 @dataclass(frozen=True)
@@ -57,11 +64,12 @@ class Effects:
     """What a call decided."""
 
     delivery: Deltas | None = None
+    invalid: Deltas | None = None  # of invalid_traffic
     ledger: Counter = field(default_factory=Counter)  # by (hour, because, source, event_type, outcome)
     rejects: list[tuple[str, Waiting, bool]] = field(default_factory=list)  # (reason, the event, whether its hour had closed)
     orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
     facts: Facts | None = None  # what attribution is to know, but for conversions that name an order
-    judged_orders: list[tuple[np.void, int]] = field(default_factory=list)  # (the conversion as it is remembered, verdict)
+    judged: Verdicts | None = None  # on conversions that name an order, which is told of
 
 
 class _Bucket:
@@ -91,6 +99,7 @@ class JoinShard:
         self.labels: list[str] = []
         self._codes: dict[str, int] = {}
         self._log: dict[int, _Bucket] = defaultdict(_Bucket)
+        self._expected: dict[tuple[int, int, int], tuple[int, int]] = {}  # identity, digest: bucket of time, verdict
         self._set_rows(Keys(), np.zeros(1024, np.int64), np.zeros((1024, len(e.DIMENSIONS)), np.int32), np.zeros(1024, np.int32))
 
     def _set_rows(self, keys, hours, codes, local):
@@ -105,10 +114,16 @@ class JoinShard:
         """Events remembered, and placeholders."""
         return self.known.count
 
+    def remembered(self, hi: int, lo: int) -> tuple[np.void, int] | None:
+        """An identity's ENTRY and the digest of its content, as they are now; None where it is not known."""
+        at = self.known.find(hi, lo)
+        return None if at < 0 else (self.entries[at].copy(), int(self.known.ids["digest"][at]))
+
     # -- events ---------------------------------------------------------------------------------------------------
 
     def absorb(self, batch: EventBatch) -> Effects:
         """Takes in a batch in order of arrival."""
+        batch = self._with_verdicts(batch)
         rows, n = batch.rows, len(batch.rows)
         label_of = np.array([self._label(text) for text in batch.labels], np.int32)
         first_new_row = self.row_keys.rows
@@ -116,15 +131,16 @@ class JoinShard:
         self._room(2 * n)
         outcomes, at = np.empty(n, np.uint8), np.empty(n, np.int32)
         under, joined_at = np.empty(n, np.int32), np.empty(n, np.int64)
-        resolved = np.empty((len(self.waiting) + 2 * n, 3), np.int32)
+        why = np.empty(n, np.uint8)
+        resolved = np.zeros((len(self.waiting) + 2 * n, 4), np.int32)
         resolution = np.empty(len(resolved), np.uint8)
         users = join_facts.users(batch)
         known = self.known
         known.count, decided = kernel.absorb(
             rows, row_of, label_of, *users, known.table, known.low, known.ids, self.entries, known.count, self.acc, self.marks,
             self.touched, self.counting.dedup_horizon, self.counting.join_horizon, self.counting.allowed_lateness, outcomes, at,
-            under, joined_at, resolved, resolution, np.zeros(1, np.uint64))
-        effects = Effects(delivery=self._harvest(LATE))
+            under, joined_at, why, resolved, resolution, np.zeros(1, np.uint64))
+        effects = Effects(delivery=self._harvest(LATE), invalid=self._invalid(rows, under, why, resolved[:decided], resolution[:decided]))
         told = join_facts.Told(self.labels)
         self._tell(batch, users, label_of, outcomes, under, joined_at, told)
         changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, told)
@@ -132,9 +148,8 @@ class JoinShard:
         self._tally(batch, outcomes, effects)
         for outcome in (kernel.ID_CONFLICT, kernel.ORPHAN):
             for i in np.flatnonzero(outcomes == outcome).tolist():
-                effects.rejects.append((kernel.OUTCOMES[outcome], _whole(batch, i), self._is_late(rows[i])))
-        ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0)
-                                 & (outcomes >= kernel.INVALID))
+                effects.rejects.append((kernel.OUTCOMES[outcome], _whole(batch, i), bool(self._closed(rows["time"][i], rows["watermark"][i]))))
+        ordered = np.flatnonzero((rows["type"] == e.CONVERSION) & ~_unordered(rows) & (outcomes >= kernel.INVALID))
         if len(ordered):
             effects.orders = join_facts.ordered(batch, ordered, *users)
         self._log_runs(batch, outcomes, at, first_new_row, changes)
@@ -147,7 +162,7 @@ class JoinShard:
         touches = np.flatnonzero(decided & ((rows["type"] == e.IMPRESSION) | (rows["type"] == e.CLICK)))
         told.touches(batch, touches, joined_at[touches], self.row_codes[under[touches]], rows["watermark"][touches],
                      outcomes[touches] == kernel.COUNTED)
-        free = np.flatnonzero(decided & (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] == 0))
+        free = np.flatnonzero(decided & _unordered(rows))
         told.conversions(batch, free, users, label_of, outcomes[free] == kernel.COUNTED)
 
     def _label(self, text: str) -> int:
@@ -158,22 +173,23 @@ class JoinShard:
         return code
 
     def _rows_of(self, batch: EventBatch, label_of: np.ndarray) -> np.ndarray:
-        """The delivery row (hour and dimensions) of each impression of the batch, -1 for other events."""
+        """The row (hour and dimensions) of each impression and conversion of the batch, -1 for other events and for conversions
+        that name an order, whose outcome is the order's to say."""
         rows = batch.rows
         row_of = np.full(len(rows), -1, np.int32)
-        impressions = np.flatnonzero(rows["type"] == e.IMPRESSION)
-        if not len(impressions):
+        own = np.flatnonzero((rows["type"] == e.IMPRESSION) | _unordered(rows))
+        if not len(own):
             return row_of
-        hours = rows["time"][impressions] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
-        dims = batch.dims[rows["dims"][impressions]]
+        hours = rows["time"][own] // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
+        dims = batch.dims[rows["dims"][own]]
         known = self.row_keys.rows
         found = self.row_keys.add(*numbered(dims["hi"], dims["lo"], hours))
-        row_of[impressions] = found
+        row_of[own] = found
         if self.row_keys.rows > len(self.row_hours):
             self._grow_rows()
         fresh = np.flatnonzero(found >= known)
         self.row_hours[found[fresh]] = hours[fresh]
-        codes = dims["codes"][fresh]
+        codes = dims["codes"][fresh, : len(e.DIMENSIONS)]
         self.row_codes[found[fresh]] = np.where(codes < 0, -1, label_of[codes])
         return row_of
 
@@ -195,6 +211,17 @@ class JoinShard:
         for name in ENTRY.names:
             out[name] = entries[name]
         return out
+
+    def _invalid(self, rows, under, why, resolved, resolution) -> Deltas | None:
+        """The changes of invalid_traffic by the events of a batch and those that they decided."""
+        own, joined = np.flatnonzero((why > 0) & (under >= 0)), resolved[resolution == kernel.INVALID]
+        if not len(own) + len(joined):
+            return None
+        entered, by, row, reasons = joined.T
+        row = np.concatenate([under[own], row])
+        types = np.concatenate([rows["type"][own], self.entries["type"][entered]])
+        closed = self._closed(self.row_hours[row], rows["watermark"][np.concatenate([own, by])])
+        return invalid.of_batch(row, types, np.concatenate([why[own], reasons]), closed, self.row_hours, self.row_codes, self.labels)
 
     def _harvest(self, because_closed: int) -> Deltas | None:
         """The delivery changes summed since the last harvest."""
@@ -224,7 +251,7 @@ class JoinShard:
             changes.append(self._orphan(_whole(*event), int(batch.rows["watermark"][by]), effects))
         changes.append(self._noted(resolved[resolution == kernel.FORGOTTEN, 0]))
         joins = (resolution == kernel.INVALID) | (resolution == kernel.COUNTED)
-        entered, by, under = resolved[joins].T
+        entered, by, under, _ = resolved[joins].T
         if len(entered):
             entries, watermarks = self.entries[entered], batch.rows["watermark"][by]
             self._tally_entries(entries, resolution[joins], watermarks, effects)
@@ -251,7 +278,7 @@ class JoinShard:
     def _orphan(self, event: Waiting, watermark: int, effects: Effects) -> np.ndarray:
         """Rejects a follow-up whose wait is over; the change of status to log."""
         hour = int(event.row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
-        because = LATE if self._is_closed(hour, watermark) else ON_TIME
+        because = LATE if self._closed(hour, watermark) else ON_TIME
         effects.rejects.append(("orphan", event, because == LATE))
         effects.ledger[hour, because, event.source, e.EVENT_TYPES[event.row["type"]], "orphan"] += 1
         change = np.zeros(1, _CHANGE)
@@ -259,37 +286,37 @@ class JoinShard:
         change["status"], change["verdict"] = FREE, event.row["verdict"]
         return change
 
-    def _is_closed(self, hour: int, watermark: int) -> bool:
-        return watermark >= hour + e.MICROS_PER_HOUR + self.counting.allowed_lateness
-
-    def _is_late(self, row: np.void) -> bool:
-        return self._is_closed(int(row["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR, int(row["watermark"]))
+    def _closed(self, times: np.ndarray, watermarks: np.ndarray) -> np.ndarray:
+        """Whether the hours of ``times`` are closed at the watermarks (µs): uint8."""
+        closes = (times // e.MICROS_PER_HOUR + 1) * e.MICROS_PER_HOUR + self.counting.allowed_lateness
+        return np.greater_equal(watermarks, closes).astype(np.uint8)
 
     def _tally(self, batch: EventBatch, outcomes: np.ndarray, effects: Effects) -> None:
         """Ledger entries of the events decided at once; conversions that name an order are the order's to enter."""
         rows = batch.rows
-        by_order = (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] != 0) & (outcomes >= kernel.INVALID)
+        by_order = (rows["type"] == e.CONVERSION) & ~_unordered(rows) & (outcomes >= kernel.INVALID)
         at = np.flatnonzero((outcomes != kernel.WAITS) & ~by_order)
-        self._count(rows["time"][at], rows["watermark"][at], rows["source"][at], rows["type"][at], outcomes[at],
-                    batch.labels, effects)
+        self._count(rows["time"][at], rows["watermark"][at], rows["source"][at], rows["type"][at], outcomes[at], batch.labels,
+                    effects, 1, LATE)
 
     def _tally_entries(self, entries, outcomes, watermarks, effects: Effects) -> None:
         """Ledger entries of remembered events."""
-        self._count(entries["time"], watermarks, entries["source"], entries["type"], outcomes, self.labels, effects)
+        self._count(entries["time"], watermarks, entries["source"], entries["type"], outcomes, self.labels, effects, 1, LATE)
 
-    def _count(self, times, watermarks, sources, types, outcomes, labels: list[str], effects: Effects) -> None:
+    def _count(self, times, watermarks, sources, types, outcomes, labels: list[str], effects: Effects, events: int,
+               because_closed: int) -> None:
         if not len(times):
             return
         hours = times // e.MICROS_PER_HOUR
         first = hours.min()
-        late = watermarks >= (hours + 1) * e.MICROS_PER_HOUR + self.counting.allowed_lateness
+        late = self._closed(times, watermarks)
         packed = ((hours - first) * (len(labels) + 1) + sources) << 9
         packed += (late.astype(np.int64) << 8) + (types.astype(np.int64) << 4) + outcomes
         for group, n in zip(*(a.tolist() for a in np.unique(packed, return_counts=True))):
             hour, source = divmod(group >> 9, len(labels) + 1)
-            key = ((hour + int(first)) * e.MICROS_PER_HOUR, LATE if group >> 8 & 1 else ON_TIME, labels[source],
+            key = ((hour + int(first)) * e.MICROS_PER_HOUR, because_closed if group >> 8 & 1 else ON_TIME, labels[source],
                    e.EVENT_TYPES[group >> 4 & 15], kernel.OUTCOMES[group & 15])
-            effects.ledger[key] += n
+            effects.ledger[key] += events * n
 
     # -- event time -----------------------------------------------------------------------------------------------
 
@@ -324,44 +351,89 @@ class JoinShard:
 
     # -- verdicts -------------------------------------------------------------------------------------------------
 
-    def judge(self, hi: int, lo: int, verdict: int, watermark: int) -> Effects | None:
-        """Sets an event's verdict (0 valid, else a code of INVALID_REASONS), at any time after it came.
+    def judge(self, verdicts: Verdicts) -> Effects:
+        """Sets events' verdicts at any time; those on events that have not come are kept until they do.
 
-        What was counted by the old verdict is restated, its follow-ups with it. None if the event is not known.
+        What was counted by the old verdict is restated, its follow-ups with it.
         """
         known = self.known.table, self.known.low, self.known.ids, self.entries
-        room = kernel.chain_length(*known, np.uint64(hi), np.uint64(lo))
-        changed, was, now = np.empty(room, np.int32), np.empty(room, np.uint8), np.empty(room, np.uint8)
-        n = kernel.judge(*known, np.uint64(hi), np.uint64(lo), verdict, watermark, self.acc, self.marks, self.touched,
-                         self.counting.allowed_lateness, changed, was, now)
-        if n < 0:
-            return None
+        rows = verdicts.rows
+        at, heads = np.empty(len(rows), np.int32), np.empty(len(rows), np.int32)
+        room = kernel.seek(*known, rows, at, heads)
+        early = rows[at == -1]
+        self._expect(early)
+        waiting = np.unique(at[(at >= 0) & (heads < 0)])
+        standing = np.flatnonzero(heads >= 0)
+        standing = standing[np.unique(at[standing], return_index=True)[1]]
+        standing = standing[np.argsort(heads[standing], kind="stable")]
+        rows, at, heads = rows[standing], at[standing], heads[standing]
+        closed = self._closed(self.entries["time"][heads], rows["watermark"])
+        changed, under = np.empty(room, np.int32), np.empty(room, np.int32)
+        was, now = np.empty(room, np.uint8), np.empty(room, np.uint8)
+        n = kernel.judge(self.entries, rows["code"], at, heads, closed, self.acc, self.marks, self.touched, changed, under, was, now)
         effects = Effects(delivery=self._harvest(INVALID_TRAFFIC))
-        told = join_facts.Told(self.labels)
-        self._tell_judged(changed[:n], now[:n] == kernel.COUNTED, watermark, told)
-        effects.facts = told.facts()
-        for it, old, new in zip(self._events(changed[:n]), was[:n], now[:n]):
-            if it["type"] == e.CONVERSION and (it["parent_hi"] or it["parent_lo"]):
-                effects.judged_orders.append((it.copy(), verdict))
-                continue
-            hour = int(it["time"]) // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR
-            because = INVALID_TRAFFIC if self._is_closed(hour, watermark) else ON_TIME
-            key = hour, because, self.labels[it["source"]], e.EVENT_TYPES[it["type"]]
-            effects.ledger[*key, kernel.OUTCOMES[old]] -= 1
-            effects.ledger[*key, kernel.OUTCOMES[new]] += 1
-        self._log_changes([self._noted(np.array([self.known.find(hi, lo)]))])
+        if n:
+            watermark = int(rows["watermark"].max())
+            self._restate(changed[:n], under[:n], was[:n], now[:n], watermark, effects)
+        self._log_changes([self._noted(np.concatenate([waiting, at]))], early)
         return effects
 
-    def _tell_judged(self, changed: np.ndarray, counted: np.ndarray, watermark: int, told: "join_facts.Told") -> None:
-        """Tells attribution of changed outcomes; the order of a conversion that names one does so itself."""
-        entries = self._events(changed)
-        heads = [self.entries[self.known.find(it["parent_hi"], it["parent_lo"])] if it["type"] == e.CLICK else it
-                 for it in entries]
-        rows, times = np.array([head["row"] for head in heads], np.int32), np.array([head["time"] for head in heads], np.int64)
-        advertisers = np.where(rows < 0, -1, self.row_codes[rows, 0])
-        free = (entries["type"] == e.CONVERSION) & (entries["parent_hi"] | entries["parent_lo"] == 0)
-        at = np.flatnonzero((entries["type"] == e.IMPRESSION) | (entries["type"] == e.CLICK) | free)
-        told.changes(entries[at], times[at], advertisers[at], np.where(counted[at], 1, -1), watermark)
+    def _restate(self, changed, under, was, now, watermark: int, effects: Effects) -> None:
+        """What follows from changed reasons: of the ledger, of invalid_traffic, for attribution and for orders."""
+        entries, heads = self.entries[changed], self.entries[under]
+        by_order = heads["row"] < 0  # a conversion's whose order says its outcome
+        if by_order.any():
+            effects.judged = self._to_orders(changed[by_order], now[by_order], watermark)
+        changed, entries, heads, was, now = (each[~by_order] for each in (changed, entries, heads, was, now))
+        if not len(changed):
+            return
+        effects.invalid = invalid.of_judged(heads["row"], entries["type"], was, now, self._closed(heads["time"], watermark),
+                                            self.row_hours, self.row_codes, self.labels)
+        turned = (was > 0) != (now > 0)
+        changed, entries, heads, was, now = (each[turned] for each in (changed, entries, heads, was, now))
+        watermarks = np.full(len(changed), watermark)
+        for why, events in (was, -1), (now, 1):
+            outcomes = np.where(why > 0, np.uint8(kernel.INVALID), np.uint8(kernel.COUNTED))
+            self._count(entries["time"], watermarks, entries["source"], entries["type"], outcomes, self.labels, effects, events,
+                        INVALID_TRAFFIC)
+        told = join_facts.Told(self.labels)
+        at = np.flatnonzero((entries["type"] == e.IMPRESSION) | (entries["type"] == e.CLICK) | (entries["type"] == e.CONVERSION))
+        advertisers = np.where(entries["type"] == e.CONVERSION, -1, self.row_codes[heads["row"], 0])
+        told.changes(self._events(changed[at]), heads["time"][at], advertisers[at], np.where(now[at] > 0, -1, 1), watermark)
+        effects.facts = told.facts()
+
+    def _to_orders(self, at: np.ndarray, codes: np.ndarray, watermark: int) -> Verdicts:
+        rows, ids, entries = np.zeros(len(at), Verdicts.DTYPE), self.known.ids[at], self.entries[at]
+        rows["hi"], rows["lo"], rows["digest"] = ids["hi"], ids["lo"], ids["digest"]
+        rows["order_hi"], rows["order_lo"], rows["time"] = entries["parent_hi"], entries["parent_lo"], entries["time"]
+        rows["watermark"], rows["code"] = watermark, codes
+        return Verdicts(rows)
+
+    def _expect(self, verdicts: np.ndarray) -> None:
+        """Keeps verdicts on events that have not come: another stage may be ahead of this one."""
+        bucket = self.buckets.of(verdicts["time"])
+        for b, *key, code in zip(bucket.tolist(), *(verdicts[c].tolist() for c in ("hi", "lo", "digest", "code"))):
+            self._expected[tuple(key)] = b, code
+
+    def _has_come(self, hi: int, lo: int, digest: int) -> bool:
+        at = self.known.find(hi, lo)
+        return at >= 0 and self.entries["status"][at] in (WAITING, STANDS) and self.known.ids["digest"][at] == digest
+
+    def _with_verdicts(self, batch: EventBatch) -> EventBatch:
+        """The batch with the verdicts that came before its events."""
+        if not self._expected:
+            return batch
+        expected = np.array([hi for hi, _, _ in self._expected], np.uint64)
+        at = np.flatnonzero(np.isin(batch.rows["id_hi"], expected))
+        if not len(at):
+            return batch
+        rows = batch.rows.copy()
+        for i in at.tolist():
+            key = int(rows["id_hi"][i]), int(rows["id_lo"][i]), int(rows["digest"][i])
+            if key in self._expected:
+                code = self._expected.pop(key)[1]
+                rows["verdict"][i] = rows["verdict"][i] or code
+        return EventBatch(rows, batch.dims, lambda: batch.payloads, batch.labels)
 
     # -- log ------------------------------------------------------------------------------------------------------
 
@@ -387,9 +459,11 @@ class JoinShard:
             run = self._run(bucket, at[mine], rows, _some(batch, waits), noted.get(bucket, _NO_CHANGES))
             self._changes.append(bucket, run)
 
-    def _log_changes(self, changes: list[np.ndarray]) -> None:
-        for bucket, noted in self._by_bucket(changes).items():
-            run = self._run(bucket, np.empty(0, np.int32), np.empty(0, np.int64), _NO_EVENTS, noted)
+    def _log_changes(self, changes: list[np.ndarray], expected: np.ndarray = _NO_VERDICTS) -> None:
+        noted, expected = self._by_bucket(changes), self._by_bucket([expected])
+        for bucket in noted.keys() | expected.keys():
+            run = self._run(bucket, np.empty(0, np.int32), np.empty(0, np.int64), _NO_EVENTS, noted.get(bucket, _NO_CHANGES),
+                            expected.get(bucket, _NO_VERDICTS))
             self._changes.append(bucket, run)
 
     def _by_bucket(self, changes: list[np.ndarray]) -> dict[int, np.ndarray]:
@@ -399,8 +473,10 @@ class JoinShard:
         buckets = self.buckets.of(all_["time"])
         return {bucket: all_[buckets == bucket] for bucket in np.unique(buckets).tolist()}
 
-    def _run(self, bucket: int, at: np.ndarray, rows: np.ndarray, waiting: EventBatch, changes: np.ndarray) -> bytes:
-        """New entries, new delivery rows, waiting events and changes of status, in terms of the bucket's own numbers."""
+    def _run(self, bucket: int, at: np.ndarray, rows: np.ndarray, waiting: EventBatch, changes: np.ndarray,
+             expected: np.ndarray = _NO_VERDICTS) -> bytes:
+        """New entries, new rows, waiting events, changes of status and verdicts on events to come, in terms of the bucket's own
+        numbers."""
         log = self._log[bucket]
         known = len(log.labels)
         entries = self.entries[at]
@@ -412,7 +488,7 @@ class JoinShard:
         return pack(_VERSION, (
             np.int64(bucket).tobytes(), orjson.dumps(labels), self.row_keys.hi[rows].tobytes(), self.row_keys.lo[rows].tobytes(),
             self.row_hours[rows].tobytes(), codes.tobytes(), self.known.ids[at].tobytes(), _packed(entries), waiting.encode(),
-            changes.tobytes(),
+            changes.tobytes(), expected.tobytes(),
         ))
 
     def _noted(self, at: np.ndarray) -> np.ndarray:
@@ -435,7 +511,7 @@ class JoinShard:
         waited: list[EventBatch] = []
         shelves: dict[int, tuple[list, Identities, np.ndarray]] = {}  # bucket: its rows, its identities, its entries
         for run in runs:
-            bucket, labels, hi, lo, hours, codes, ids, entries, waits, noted = unpack(_VERSION, run)
+            bucket, labels, hi, lo, hours, codes, ids, entries, waits, noted, expected = unpack(_VERSION, run)
             bucket = int(np.frombuffer(bucket, np.int64)[0])
             rows, known, shelf = shelves.get(bucket) or ([], Identities(), np.zeros(1024, ENTRY))
             log = self._log[bucket]
@@ -461,10 +537,12 @@ class JoinShard:
             known.ids["digest"][at], shelf[at] = ids["digest"], entries
             shelves[bucket] = rows, known, shelf
             waited.append(EventBatch.decode(bytes(waits)))
+            self._expect(np.frombuffer(expected, Verdicts.DTYPE))
         parts = [(known.ids[: known.count], shelf[: known.count]) for _, known, shelf in shelves.values()]
         shelves.clear()
         self._take_all(parts)
         self._relink(self._waiting(waited))
+        self._expected = {key: kept for key, kept in self._expected.items() if not self._has_come(*key)}
 
     def _restore_rows(self, log: _Bucket, hi, lo, hours, codes) -> list[int]:
         """Enters a bucket's delivery rows again; their numbers in the shard."""
@@ -519,6 +597,7 @@ class JoinShard:
         for bucket in expired:
             del self._log[bucket]
             self._changes.clear(bucket)
+        self._expected = {key: kept for key, kept in self._expected.items() if kept[0] >= first}
         rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) >= first)
         new_row = np.full(self.row_keys.rows + 1, -1, np.int32)  # the last one for entries without a row
         new_row[rows] = np.arange(len(rows))
@@ -553,7 +632,9 @@ class JoinShard:
         entries = self.entries[: self.count]
         at = np.flatnonzero((self.buckets.of(entries["time"]) == bucket) & (entries["status"] != PLACEHOLDER)).astype(np.int32)
         waits = _gathered([self.waiting[i] for i in at.tolist() if i in self.waiting])
-        self._changes.append(bucket, self._run(bucket, at, rows, waits, _NO_CHANGES))
+        expected = np.array([(*key, bucket * self.buckets.width, 0, 0, 0, 0, code)
+                             for key, (b, code) in self._expected.items() if b == bucket], Verdicts.DTYPE)
+        self._changes.append(bucket, self._run(bucket, at, rows, waits, _NO_CHANGES, expected))
 
     def state_bytes(self) -> dict[str, float]:
         """Bytes of memory for each remembered identity: what deduplication needs, and what the join needs besides."""
@@ -567,6 +648,11 @@ class JoinShard:
             "join": ENTRY.itemsize,
             "delivery rows": (rows + self.row_keys.table.nbytes + self.touched.nbytes) / n,
         }
+
+
+def _unordered(rows: np.ndarray) -> np.ndarray:
+    """Which rows (bool) are conversions that name no order."""
+    return (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] == 0)
 
 
 def _packed(entries: np.ndarray) -> bytes:

@@ -10,7 +10,7 @@ and rows with changes are listed in ``touched`` once.
 import numpy as np
 from numba import njit
 
-from measurement.columnar.judge import SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO
+from measurement.columnar.judge import LARGE_DISPLAY, SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_LARGE, SHOWS_VIDEO
 from measurement.model import events as e
 from measurement.state.identities import build, enter, find, slot_of
 
@@ -19,7 +19,7 @@ from measurement.state.identities import build, enter, find, slot_of
 ENTRY = np.dtype([
     ("time", "i8"),
     ("link", "i4"),  # impression, placeholder: head of its chain; follow-up: the next in the chain; -1 none
-    ("row", "i4"),  # impression: its delivery row
+    ("row", "i4"),  # impression: its delivery row; conversion without an order: the row it is invalid under; else -1
     ("seen", "u2"),  # impression: what it was counted for already, of the once-per-impression counts
     ("joined", "u2"),  # follow-up: which of the impressions that had this id it joined, by the digest's low bits
     ("type", "u1"), ("verdict", "u1"), ("shows", "u1"), ("status", "u1"),
@@ -41,6 +41,7 @@ _GROSS, _NET, _MEASURABLE, _VIEWABLE, _AUDIBLE, _CLICKS, _STARTS = range(7)
 _SPEND = 11
 _SEEN_MEASURABLE, _SEEN_VIEWABLE, _SEEN_AUDIBLE, _SEEN_START = 1, 2, 4, 8
 _HOUR = e.MICROS_PER_HOUR
+_RATE = e.INVALID_REASONS.index("rate")
 _AHEAD = 32  # events whose lookups are begun together: their cache lines fit the innermost cache, and wait for each other no more
 
 
@@ -97,8 +98,14 @@ def _add_followup(imp, followup, sums):
             imp.seen |= _SEEN_MEASURABLE
             sums[_MEASURABLE] += 1
         shows = followup.shows
-        viewable = (imp.shows == _DISPLAY and shows & SHOWS_DISPLAY) or (imp.shows == _VIDEO and shows & SHOWS_VIDEO)
-        if viewable and not imp.seen & _SEEN_VIEWABLE:
+        wanted = 0
+        if imp.shows == _DISPLAY:
+            wanted = SHOWS_DISPLAY
+        elif imp.shows == LARGE_DISPLAY:
+            wanted = SHOWS_LARGE
+        elif imp.shows == _VIDEO:
+            wanted = SHOWS_VIDEO
+        if shows & wanted and not imp.seen & _SEEN_VIEWABLE:
             imp.seen |= _SEEN_VIEWABLE
             sums[_VIEWABLE] += 1
         audible = (imp.shows == _AUDIO or imp.shows == _VIDEO) and shows & SHOWS_AUDIBLE
@@ -140,11 +147,11 @@ def _lane(acc, marks, touched, row, lane):
 
 
 @njit
-def _outcome(entries, at, imp):
-    """What a standing event's outcome is, its impression considered."""
-    if entries[at].verdict or (imp >= 0 and entries[imp].verdict):
-        return INVALID
-    return COUNTED
+def _why(entries, at, imp):
+    """Why a standing event is invalid (0: it is valid): its own reason, else that of the impression it follows."""
+    if entries[at].verdict or imp < 0:
+        return entries[at].verdict
+    return entries[imp].verdict
 
 
 @njit
@@ -204,13 +211,14 @@ def _ask_ahead(rows, start, stop, table, low, ids, entries):
 
 @njit(cache=True, nogil=True)
 def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, count, acc, marks, touched, dedup, join, lateness,
-           outcomes, at, under, joined_at, resolved, resolution, asked):
-    """Takes in a batch. ``row_of`` is each impression's delivery row, ``source_of`` maps batch labels to the shard's.
+           outcomes, at, under, joined_at, why, resolved, resolution, asked):
+    """Takes in a batch. ``row_of`` is each impression's and conversion's row, ``source_of`` maps batch labels to the shard's.
 
-    Writes each event's outcome code to ``outcomes``, its entry to ``at`` (-1: none was made), the delivery row that it is
-    counted under to ``under`` and its impression's time to ``joined_at``; earlier events that were decided on the way go to
-    ``resolved`` (entry, index of the deciding event, delivery row) and ``resolution`` (outcome), both with room for every
-    waiting entry and every row. ``asked`` (1,) receives nothing of use. Returns (entries, resolved).
+    Writes each event's outcome code to ``outcomes``, its entry to ``at`` (-1: none was made), the row that it is counted
+    under to ``under``, its impression's time to ``joined_at`` and why it is invalid to ``why`` (0: it is not); earlier events
+    that were decided on the way go to ``resolved`` (entry, index of the deciding event, row, why) and ``resolution``
+    (outcome), both with room for every waiting entry and every row. ``asked`` (1,) receives nothing of use. Returns
+    (entries, resolved).
     """
     decided = 0
     for i in range(len(rows)):
@@ -219,6 +227,7 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, 
         new = rows[i]
         found, slot = find(table, low, ids, new.id_hi, new.id_lo)
         at[i] = under[i] = -1
+        why[i] = 0
         if found >= 0 and entries[found].status == WAITING and new.watermark >= entries[found].time + join:
             # Its wait was over before this event came, though no timer has said so yet.
             entries[found].status = FREE
@@ -256,11 +265,11 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, 
         here.shows = new.shows
         here.status = STANDS
         at[i] = found
-        if new.type == e.CONVERSION:
-            outcomes[i] = INVALID if new.verdict else COUNTED
-        elif new.type == e.IMPRESSION:
+        if not _is_followup(new.type):
             here.row = under[i] = row_of[i]
+            why[i] = new.verdict
             outcomes[i] = INVALID if new.verdict else COUNTED
+        if new.type == e.IMPRESSION:
             # Follow-ups that waited for it join before it is counted, so that one sum covers them all.
             f = here.link
             while f >= 0:
@@ -269,11 +278,12 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, 
                     entries[f].status = STANDS
                     entries[f].joined = _mark(ids[found])
                     resolved[decided, 0], resolved[decided, 1], resolved[decided, 2] = f, i, here.row
-                    resolution[decided] = _outcome(entries, f, found)
+                    resolved[decided, 3] = _why(entries, f, found)
+                    resolution[decided] = INVALID if resolved[decided, 3] else COUNTED
                     decided += 1
                 f = entries[f].link
             _sums(entries, found, _lane(acc, marks, touched, here.row, _closed(new.time, new.watermark, lateness)))
-        else:
+        elif new.type != e.CONVERSION:
             imp = -1
             if not heads:
                 imp, count = _chain_of(table, low, ids, entries, count, found)
@@ -282,7 +292,8 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, 
             if imp >= 0 and _stands(entries[imp]) and abs(entries[imp].time - new.time) <= join:
                 here.joined = _mark(ids[imp])
                 under[i], joined_at[i] = entries[imp].row, entries[imp].time
-                outcomes[i] = _outcome(entries, found, imp)
+                why[i] = _why(entries, found, imp)
+                outcomes[i] = INVALID if why[i] else COUNTED
                 if outcomes[i] == COUNTED:
                     lane = _closed(entries[imp].time, new.watermark, lateness)
                     _add_followup(entries[imp], here, _lane(acc, marks, touched, entries[imp].row, lane))
@@ -295,67 +306,108 @@ def absorb(rows, row_of, source_of, user_hi, user_lo, table, low, ids, entries, 
     return count, decided
 
 
-@njit(cache=True, nogil=True)
-def judge(table, low, ids, entries, hi, lo, verdict, watermark, acc, marks, touched, lateness, changed, was, now):
-    """Sets the verdict on one event. Returns how many ledger entries changed, or -1 if the event is not known.
+@njit
+def _head(table, low, ids, entries, at):
+    """The impression that a standing event belongs to, itself if it is one or a conversion; -1: it is forgotten, and nothing
+    can change the event any more."""
+    if not _is_followup(entries[at].type):
+        return np.int64(at)
+    imp, _ = find(table, low, ids, entries[at].parent_hi, entries[at].parent_lo)
+    if imp < 0 or not _stands(entries[imp]) or entries[at].joined != _mark(ids[imp]):
+        return np.int64(-1)
+    return imp
 
-    ``changed``, ``was`` and ``now`` receive entries and their outcomes before and after, with room for its chain.
+
+@njit(cache=True, nogil=True)
+def seek(table, low, ids, entries, verdicts, at, heads):
+    """Finds what VERDICTS are on: ``at`` (int32) receives each one's entry, -1 where none has come yet, -2 where nothing is to
+    change; ``heads`` (int32) the impression that a standing event belongs to, -1 of one that waits, whose verdict is set.
+    Returns for how many entries ``judge`` needs room."""
+    room = 0
+    for i in range(len(verdicts)):
+        found, _ = find(table, low, ids, verdicts[i].hi, verdicts[i].lo)
+        heads[i] = -1
+        at[i] = -1
+        if found < 0 or entries[found].status == PLACEHOLDER or entries[found].status == FREE:
+            continue
+        if ids[found].digest != verdicts[i].digest:
+            continue  # another content: what is judged is in conflict with it, or comes when it is forgotten
+        at[i] = -2
+        entry = entries[found]
+        if not _replaces(entry.verdict, verdicts[i].code):
+            continue
+        if entry.status == WAITING:
+            entry.verdict = verdicts[i].code
+            at[i] = found
+            continue
+        head = _head(table, low, ids, entries, found)
+        if head < 0:
+            continue
+        at[i], heads[i] = found, head
+        room += 1
+        f = entries[found].link if head == found else np.int32(-1)
+        while f >= 0:
+            room += 1
+            f = entries[f].link
+    return room
+
+
+@njit
+def _replaces(old, new):
+    """Whether a later verdict takes an earlier one's place: what an event showed by itself comes before its rate."""
+    return old != new and (old == 0 or old == _RATE)
+
+
+@njit(cache=True, nogil=True)
+def judge(entries, codes, at, heads, closed, acc, marks, touched, changed, under, was, now):
+    """Sets verdicts (``codes``) on standing events ``at`` of impressions ``heads``, those of one impression behind each other;
+    ``closed`` (uint8): whether the impression's hour is.
+
+    ``changed``, ``under`` (int32), ``was`` and ``now`` (uint8) receive the entries whose reason changed, their impressions and
+    the reasons. Returns how many. The cost is that of the impressions' chains, however many verdicts are on each.
     """
-    at, _ = find(table, low, ids, hi, lo)
-    if at < 0 or entries[at].status == PLACEHOLDER or entries[at].status == FREE:
-        return -1
-    if entries[at].verdict == verdict:
-        return 0
-    if entries[at].status == WAITING:
-        entries[at].verdict = verdict
-        return 0
-    if entries[at].type == e.CONVERSION:
-        changed[0], was[0] = at, _outcome(entries, at, -1)
-        entries[at].verdict = verdict
-        now[0] = _outcome(entries, at, -1)
-        return 1 if was[0] != now[0] else 0
-    imp = at
-    if _is_followup(entries[at].type):
-        imp, _ = find(table, low, ids, entries[at].parent_hi, entries[at].parent_lo)
-        if imp < 0 or not _stands(entries[imp]) or entries[at].joined != _mark(ids[imp]):
-            return -1  # its impression is forgotten: nothing can change it any more
-    lane = _closed(entries[imp].time, watermark, lateness)
     sums = np.zeros(acc.shape[2], np.int64)
-    _sums(entries, imp, sums)
-    delta = _lane(acc, marks, touched, entries[imp].row, lane)
-    delta -= sums
-    changes = 0
-    f = imp
-    while f >= 0:
-        if entries[f].status == STANDS and (imp == at or f == at):
-            changed[changes] = f
-            was[changes] = _outcome(entries, f, imp)
-            changes += 1
-        f = entries[f].link
-    entries[at].verdict = verdict
-    sums[:] = 0
-    _sums(entries, imp, sums)
-    delta += sums
-    kept = 0
-    for c in range(changes):
-        outcome = _outcome(entries, changed[c], imp)
-        if outcome != was[c]:
-            changed[kept], was[kept], now[kept] = changed[c], was[c], outcome
-            kept += 1
-    return kept
-
-
-@njit(cache=True, nogil=True)
-def chain_length(table, low, ids, entries, hi, lo):
-    """Entries on the chain of the event's impression, the impression included; 1 where there is none."""
-    at, _ = find(table, low, ids, hi, lo)
-    if at >= 0 and _is_followup(entries[at].type):
-        at, _ = find(table, low, ids, entries[at].parent_hi, entries[at].parent_lo)
-    length = 1
-    while at >= 0:
-        length += 1
-        at = entries[at].link
-    return length
+    told = start = 0
+    while start < len(at):
+        imp, stop, whole = heads[start], start, False
+        while stop < len(at) and heads[stop] == imp:
+            whole = whole or at[stop] == imp
+            stop += 1
+        counts = entries[imp].type == e.IMPRESSION
+        first = told
+        if whole:
+            f = imp
+            while f >= 0:
+                if entries[f].status == STANDS:
+                    changed[told] = f
+                    told += 1
+                f = entries[f].link if counts else np.int32(-1)
+        else:
+            for i in range(start, stop):
+                changed[told] = at[i]
+                told += 1
+        for c in range(first, told):
+            was[c] = _why(entries, changed[c], imp)
+        if counts:
+            sums[:] = 0
+            _sums(entries, imp, sums)
+            delta = _lane(acc, marks, touched, entries[imp].row, closed[start])
+            delta -= sums
+        for i in range(start, stop):
+            if _replaces(entries[at[i]].verdict, codes[i]):
+                entries[at[i]].verdict = codes[i]
+        if counts:
+            sums[:] = 0
+            _sums(entries, imp, sums)
+            delta += sums
+        kept = first
+        for c in range(first, told):
+            why = _why(entries, changed[c], imp)
+            if why != was[c]:
+                changed[kept], under[kept], was[kept], now[kept] = changed[c], imp, was[c], why
+                kept += 1
+        told, start = kept, stop
+    return told
 
 
 @njit(cache=True, nogil=True)
@@ -406,9 +458,9 @@ def relink(table, low, ids, entries, count, asked):
         if entries[i].status == WAITING:
             imp, count = _chain_of(table, low, ids, entries, count, i)
         else:
-            imp, _ = find(table, low, ids, entries[i].parent_hi, entries[i].parent_lo)
-            if imp < 0 or not _stands(entries[imp]) or entries[i].joined != _mark(ids[imp]):
-                continue  # its impression is forgotten: nothing can change it any more
+            imp = _head(table, low, ids, entries, i)
+            if imp < 0:
+                continue
         entries[i].link = entries[imp].link
         entries[imp].link = i
     for i in range(known):

@@ -182,7 +182,7 @@ class TotalsShard:
         self._dirty = []
         at = at[self.rows["dirty"][at] == 1]
         # What an earlier generation had closed is restated, open as its hour may be to this one.
-        rebuilt = self.rows["because"][at] == REBUILD
+        rebuilt = self.rows["because"][at] >= REBUILD
         closed = (self._closes(self.rows["hour"][at]) <= self.watermark) | rebuilt
         published = self._publish(at, np.where(closed, RESTATED, PROVISIONAL), tick)
         self.rows["stands"][at] = rebuilt  # its final row was the earlier generation's
@@ -202,7 +202,7 @@ class TotalsShard:
             # A row that only late events made was never on time: it begins restated.
             on_time = at[(rows["totals"][at] != 0).any(axis=1) | (rows["number"][at] > 0) | (rows["holds"][at] == 0)]
             on_time = on_time[rows["stands"][on_time] == 0]
-            out.append(self._publish(on_time, np.where(rows["because"][on_time] == REBUILD, RESTATED, FINAL), tick))
+            out.append(self._publish(on_time, np.where(rows["because"][on_time] >= REBUILD, RESTATED, FINAL), tick))
             late = at[rows["holds"][at] > 0]
             rows["totals"][late] += rows["held"][late]
             rows["because"][late] = rows["holds"][late]
@@ -220,7 +220,7 @@ class TotalsShard:
     def rebuilt(self, stored: Deltas, closed: np.ndarray, apart: np.ndarray, publish_from: int) -> None:
         """Compares what this generation made of the archive with what the one before published, before it publishes.
 
-        ``stored``: the rows as they stand, ``closed`` (n,) bool: whether they were published as final or restated, ``apart``
+        ``stored``: the rows as they stand and why they would be restated, ``closed`` (n,) bool: whether they were published as final or restated, ``apart``
         (n,) bool: whether not in all places. Rows equal to their stored form stand as they are; others, and those that stand
         apart, are restated, those that were not made again with zeros. What is nothing and was never published is not
         published. Rows of hours before ``publish_from`` (µs), and those without an hour if there is one, were not rebuilt:
@@ -246,7 +246,7 @@ class TotalsShard:
         rows["totals"][nothing], rows["held"][nothing], rows["holds"][nothing] = 0, 0, 0
         rows["stands"][nothing], rows["dirty"][nothing] = 1, 0
         other = made[~same]
-        rows["because"][at[other]] = np.where(closed[other], REBUILD, rows["because"][at[other]])
+        rows["because"][at[other]] = np.where(closed[other], stored.because[other], rows["because"][at[other]])
         self._mark(at[other])
         self._log(np.unique(np.concatenate([at, nothing])))
 

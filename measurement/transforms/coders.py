@@ -2,9 +2,11 @@
 
 from apache_beam.coders import Coder, registry
 
-from measurement.columnar.batch import EventBatch
+from measurement.columnar.batch import EventBatch, version
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.facts import Facts
+from measurement.columnar.records import Activity, Verdicts
+from measurement.transforms.distribute import Judged
 
 
 class _Encoded(Coder):
@@ -29,8 +31,15 @@ class _Encoded(Coder):
         return self.TYPE
 
 
-class EventBatchCoder(_Encoded):
-    TYPE = EventBatch
+class JudgedCoder(_Encoded):
+    TYPE = Judged
+
+    def decode(self, encoded: bytes) -> EventBatch | Verdicts:
+        return (Verdicts if version(encoded) == Verdicts.VERSION else EventBatch).decode(encoded)
+
+
+class ActivityCoder(_Encoded):
+    TYPE = Activity
 
 
 class DeltasCoder(_Encoded):
@@ -41,6 +50,7 @@ class FactsCoder(_Encoded):
     TYPE = Facts
 
 
-registry.register_coder(EventBatch, EventBatchCoder)
+registry.register_coder(Judged, JudgedCoder)
+registry.register_coder(Activity, ActivityCoder)
 registry.register_coder(Deltas, DeltasCoder)
 registry.register_coder(Facts, FactsCoder)

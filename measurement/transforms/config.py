@@ -8,7 +8,6 @@ import pyarrow as pa
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.model.policy import Policy
 from measurement.model.tables import ATTRIBUTION, CREDITS, Table
-from measurement.rules.robots import LIST_VERSION
 
 
 class Stored(Protocol):
@@ -52,9 +51,10 @@ class RunConfig:
     delivery_shards: int = 2  # of the totals of large tables
     reject_shards: int = 1
     order_shards: int = 1  # few conversions name an order, and each part of an element costs as much as the element
+    rate_shards: int = 2  # of users and addresses
     rebuilding: Rebuilding | None = None
     publish_seconds: float = 5.0  # at most so often is a row published while its hour is open
 
     @property
     def rule_version(self) -> str:
-        return self.policy.rule_version(LIST_VERSION)
+        return self.policy.rule_version

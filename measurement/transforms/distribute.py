@@ -1,28 +1,36 @@
 """From what a source took in to keyed batches: events by shard, tallies by table, rejects by shard."""
 
 import time
+from collections import Counter
 from zlib import crc32
 
 import apache_beam as beam
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from measurement.columnar.batch import EventBatch
 from measurement.columnar.deltas import Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake
+from measurement.columnar.records import Activity
 from measurement.io.publication import REJECTED, ipc
-from measurement.model.tables import CREDITS, DELIVERY
+from measurement.model.tables import CREDITS, DELIVERY, INVALID_TRAFFIC
 from measurement.transforms.config import RunConfig
 
-EVENTS, TALLIES, ROWS, REJECTS, FACTS = "events", "tallies", "rows", "rejects", "facts"
-Keyed = beam.typehints.KV[str, EventBatch]
+
+
+class Judged:
+    """What the keyed stages of events take: an EventBatch, or Verdicts on events of earlier or later ones."""
+
+
+EVENTS, ACTIVITY, TALLIES, ROWS, REJECTS, FACTS = "events", "activity", "tallies", "rows", "rejects", "facts"
+Keyed = beam.typehints.KV[str, Judged]
+Active = beam.typehints.KV[str, Activity]
 Tally = beam.typehints.KV[str, Deltas]
 Known = beam.typehints.KV[str, Facts]
 Rows = beam.typehints.KV[str, bytes]  # a table's name and rows to append to it, as an Arrow stream
 
 
-SPLIT = frozenset({DELIVERY.name, CREDITS.name})  # the tables whose totals are kept in shards
+SPLIT = frozenset({DELIVERY.name, CREDITS.name, INVALID_TRAFFIC.name})  # the tables whose totals are kept in shards
 
 
 def now_micros() -> int:
@@ -44,13 +52,19 @@ def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tall
     return [(f"{table}/{shard}", part) for shard, part in deltas.split(config.delivery_shards)]
 
 
+def tallied(counted: Counter) -> Deltas | None:
+    """Changes of a small table by (hour, because, *texts); None where there are none."""
+    counts = {key: (events,) for key, events in counted.items() if events}
+    return Deltas.tally(counts) if counts else None
+
+
 def facts_by_shard(facts: Facts | None, config: RunConfig) -> list[Known]:
     """Facts keyed by the shard of their users."""
     return [] if facts is None else [(str(shard), part) for shard, part in facts.split(config.user_shards)]
 
 
 class Distribute(beam.DoFn):
-    """Intake to EVENTS (str, EventBatch), TALLIES (str, Deltas) and REJECTS (str, bytes)."""
+    """Intake to EVENTS (str, EventBatch), ACTIVITY (str, Activity), TALLIES (str, Deltas) and REJECTS (str, bytes)."""
 
     def __init__(self, config: RunConfig):
         self._config = config
@@ -58,6 +72,9 @@ class Distribute(beam.DoFn):
     def process(self, intake: Intake):
         for shard, batch in intake.batch.split(self._config.event_shards):
             yield TaggedOutput(EVENTS, (str(shard), batch))
+        if intake.activity is not None:
+            for shard, part in intake.activity.split(self._config.rate_shards):
+                yield TaggedOutput(ACTIVITY, (str(shard), part))
         for table, deltas in intake.tallies.items():
             for tally in tallies_by_shard(table, deltas, self._config):
                 yield TaggedOutput(TALLIES, tally)

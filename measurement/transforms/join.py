@@ -4,25 +4,23 @@ import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
 from measurement.columnar.batch import ENCODINGS, EventBatch
-from measurement.columnar.deltas import Deltas
 from measurement.columnar.intake import position_text
+from measurement.columnar.records import Verdicts
 from measurement.io import flow
 from measurement.model.events import EVENT_TYPES
-from measurement.state.join import Effects, JoinShard, Waiting
+from measurement.model.tables import DELIVERY, INVALID_TRAFFIC, LEDGER
+from measurement.state.join import DETAILS, Effects, JoinShard, Waiting
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallies_by_shard
+from measurement.transforms.distribute import (
+    FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallied, tallies_by_shard,
+)
 from measurement.transforms.keyed import KeyedMachine
 
 ORDERS = "orders"
 
-_DETAILS = {
-    "id_conflict": "another event with this identity and other content came first",
-    "orphan": "no impression within the join horizon came while it waited",
-}
-
 
 class Join(KeyedMachine):
-    """(shard, EventBatch) to TALLIES, REJECTS, ORDERS (shard, EventBatch) and FACTS (shard, Facts)."""
+    """(shard, EventBatch or Verdicts) to TALLIES, REJECTS, ORDERS (shard, EventBatch or Verdicts) and FACTS (shard, Facts)."""
 
     stages_behind = 3
 
@@ -33,7 +31,10 @@ class Join(KeyedMachine):
     def machine(self, key):
         return JoinShard(self._config.policy.counting)
 
-    def absorb(self, key, machine, batch: EventBatch):
+    def absorb(self, key, machine, batch: EventBatch | Verdicts):
+        if isinstance(batch, Verdicts):
+            yield from self._outputs(machine.judge(batch))
+            return
         yield from self._outputs(machine.absorb(batch))
         flow.released(self._config.run, len(batch.rows))
 
@@ -44,17 +45,18 @@ class Join(KeyedMachine):
         config = self._config
         if config.rebuilding is not None:
             self._leave_out(effects)
-        if effects.delivery is not None:
-            for tally in tallies_by_shard("delivery", effects.delivery, config):
-                yield TaggedOutput(TALLIES, tally)
-        if effects.ledger:
-            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally({k: (n,) for k, n in effects.ledger.items() if n})))
+        for table, deltas in (DELIVERY, effects.delivery), (INVALID_TRAFFIC, effects.invalid), (LEDGER, tallied(effects.ledger)):
+            if deltas is not None:
+                yield from (TaggedOutput(TALLIES, tally) for tally in tallies_by_shard(table.name, deltas, config))
         for part in rejects_by_shard([_reject(*rejected) for rejected in effects.rejects], config):
             yield TaggedOutput(REJECTS, part)
         for part in facts_by_shard(effects.facts, config):
             yield TaggedOutput(FACTS, part)
         if effects.orders is not None:
             yield from (TaggedOutput(ORDERS, part) for part in _by_order(effects.orders, config.order_shards))
+        if effects.judged is not None:
+            for shard, part in effects.judged.split_by_order(config.order_shards):
+                yield TaggedOutput(ORDERS, (str(shard), part))
 
     def _leave_out(self, effects: Effects) -> None:
         """Drops outcomes of events before the rebuilt hours, which an earlier generation has entered: those that waited in the
@@ -75,7 +77,7 @@ def _reject(reason: str, event: Waiting, late: bool) -> dict:
     row = event.row
     position = position_text(row["encoding"], row["position"], row["index"])
     return {
-        "reject_id": f"{event.file}@{position}", "reason": reason, "detail": _DETAILS[reason],
+        "reject_id": f"{event.file}@{position}", "reason": reason, "detail": DETAILS[reason],
         "event_id": event.event_id, "event_time": int(row["time"]),
         "event_type": EVENT_TYPES[row["type"]], "payload": event.payload, "encoding": ENCODINGS[row["encoding"]],
         "schema_id": event.schema, "source": event.file, "source_position": position, "received_at": int(row["receipt"]),

@@ -2,15 +2,16 @@
 
 from apache_beam.pvalue import TaggedOutput
 
-from measurement.columnar.deltas import Deltas
+from measurement.columnar.records import Verdicts
+from measurement.model.tables import INVALID_TRAFFIC, LEDGER
 from measurement.state.orders import OrdersShard
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard
+from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard, tallied, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 
 class Orders(KeyedMachine):
-    """(shard, EventBatch) of conversions that name an order to TALLIES of the ledger and FACTS (shard, Facts)."""
+    """(shard, EventBatch or Verdicts) of conversions that name an order to TALLIES and FACTS (shard, Facts)."""
 
     stages_behind = 2
 
@@ -22,11 +23,11 @@ class Orders(KeyedMachine):
         return OrdersShard(self._config.policy.counting)
 
     def absorb(self, key, machine, batch):
-        counted, facts = machine.absorb(batch)
-        ledger = {k: (n,) for k, n in counted.items() if n}
-        if ledger:
-            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally(ledger)))
-        for part in facts_by_shard(facts, self._config):
+        decided = machine.judge(batch) if isinstance(batch, Verdicts) else machine.absorb(batch)
+        for table, counted in (LEDGER, decided.ledger), (INVALID_TRAFFIC, decided.invalid):
+            if (deltas := tallied(counted)) is not None:
+                yield from (TaggedOutput(TALLIES, tally) for tally in tallies_by_shard(table.name, deltas, self._config))
+        for part in facts_by_shard(decided.facts, self._config):
             yield TaggedOutput(FACTS, part)
 
     def advance(self, key, machine, watermark):

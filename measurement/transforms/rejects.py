@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from measurement.columnar.deltas import LATE, ON_TIME, Deltas
+from measurement.columnar.deltas import LATE, ON_TIME
 from measurement.io.publication import ipc, of_rejects
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.rejects import RejectsShard
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import ROWS, TALLIES, now_micros
+from measurement.transforms.distribute import ROWS, TALLIES, now_micros, tallied
 from measurement.transforms.keyed import KeyedMachine
 
 
@@ -37,7 +37,7 @@ class Rejects(KeyedMachine):
             yield TaggedOutput(ROWS, ("rejects", ipc(new)))
         if not first.all():
             again = rejects.filter(pa.array(~first))
-            yield TaggedOutput(TALLIES, ("ledger", Deltas.tally({k: (n,) for k, n in _as_duplicates(again).items()})))
+            yield TaggedOutput(TALLIES, ("ledger", tallied(_as_duplicates(again))))
 
     def advance(self, key, machine, watermark):
         machine.advance(watermark)

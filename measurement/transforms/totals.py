@@ -11,7 +11,7 @@ from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
-from measurement.model.tables import ARRIVALS, ATTRIBUTION, CREDITS, DELIVERY, INTAKE, LEDGER, TOTALS
+from measurement.model.tables import ARRIVALS, ATTRIBUTION, CREDITS, DELIVERY, INTAKE, INVALID_TRAFFIC, LEDGER, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, TotalsShard
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import now_micros
@@ -20,7 +20,7 @@ from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 # Later than the timestamp of any element of an archive (measurement/io/pubsub/source.py), earlier than any event's time.
 _FIRST_MOVE = MIN_TIME_MICROS - MICROS_PER_HOUR  # µs
-_BY_HORIZON = (DELIVERY, CREDITS, ATTRIBUTION)  # whose rows change no more when the horizons are behind them
+_BY_HORIZON = (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION)  # whose rows change no more when the horizons are behind them
 
 
 class Totals(KeyedMachine):
@@ -87,7 +87,7 @@ class Totals(KeyedMachine):
         # Older hours are where small tables go on from; of the others nothing older can change.
         since = first if table in _BY_HORIZON or rebuilding.publish_until is not None else None
         ends = rebuilding.stored.latest(table, None if since == NO_WATERMARK else since, rebuilding.publish_until)
-        deltas, closed, apart = stored.of_ends(table, ends)
+        deltas, closed, apart = stored.of_ends(table, ends, self._config.rule_version)
         mine = np.ones(len(deltas), bool)
         if shard:
             mine &= deltas.shard(self._config.delivery_shards) == int(shard)

@@ -24,7 +24,7 @@ from measurement.io.retry import Patience, SinkError
 from measurement.local.warehouse import create_table
 from measurement.model.sql import duckdb as in_duckdb
 from measurement.model.sql import latest_view
-from measurement.model.tables import BYTES, INT64, LEDGER, NUMERIC, REJECTS, STRING, TABLES, TIMESTAMP
+from measurement.model.tables import BYTES, INT64, LEDGER, NUMERIC, REJECT_DAYS, REJECTS, STRING, TABLES, TIMESTAMP
 
 DATASET = "demo.ads"
 _VALUES = {
@@ -82,6 +82,32 @@ def test_provisioning_twice_changes_nothing(warehouse):
     assert delivery["clustering"]["fields"] == ["advertiser_id", "campaign_id"]
     assert "Key: window_start, advertiser_id" in delivery["description"]
     assert all(f["description"] for f in delivery["schema"]["fields"] + view["schema"]["fields"])
+
+
+def test_rejects_expire_after_the_days_that_were_asked_for_last(bigquery):
+    """The emulator keeps and answers the expiration, and drops nothing by it: that is BigQuery's own doing."""
+    with Reader(bigquery, "demo.expiring") as reader:
+        def kept(**asked):
+            provision(bigquery, "demo", "expiring", [LEDGER, REJECTS], **asked)
+            return reader.kept_days(REJECTS)
+        assert kept() == REJECT_DAYS
+        assert kept(reject_days=60) == 60
+        assert kept() == 60  # not told, it leaves them as they are
+        assert kept(reject_days=8) == 8
+        assert reader.kept_days(LEDGER) is None
+    with _client(bigquery, "demo") as client:
+        table = client.get_table("demo.expiring.rejects")
+        assert table.time_partitioning.field == "published_at" and "personal data" in table.description
+        # One that was made before rejects expired, by another column: it gets the days and keeps the column.
+        client.create_dataset("demo.before")
+        before = service.Table("demo.before.rejects", table.schema)
+        before.time_partitioning = service.TimePartitioning(field="received_at")
+        client.create_table(before)
+        provision(bigquery, "demo", "before", [REJECTS])
+        assert client.get_table(before.reference).time_partitioning.expiration_ms is None
+        provision(bigquery, "demo", "before", [REJECTS], reject_days=9)
+        parts = client.get_table(before.reference).time_partitioning
+        assert (parts.field, int(parts.expiration_ms)) == ("received_at", 9 * 86_400_000)
 
 
 def test_provisioning_adds_a_missing_column_and_refuses_another_type(bigquery):

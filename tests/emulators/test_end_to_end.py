@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from cloud import ANALYSED, SERVED, Cloud, Proxy, outcomes, truth
+from cloud import ANALYSED, SERVED, Cloud, Proxy, outcomes, stored, truth
 
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import SinkError
+from measurement.model.tables import DELIVERY, INVALID_TRAFFIC
 from measurement.simulate import SimulateOptions, simulate
 
 EVENTS = 12_000
@@ -96,6 +97,34 @@ def test_state_thrown_away_in_the_middle_is_rebuilt_and_no_row_is_lowered_meanwh
     assert done.returncode == 0, done.stderr
     assert published(cloud) == before
     assert is_the_truth(cloud, log)
+    done = cloud.command("reconcile", *cloud.flags)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_screened_traffic_is_the_truth_and_a_new_list_restates_it(cloud, tmp_path):
+    """The list is renewed while the job is down: its next launch counts what the archive holds by it."""
+    screened = tmp_path / "screened"
+    simulate(SimulateOptions(events=EVENTS, seed=32, files=3, conflict_rate=0.0, start=START, screening=True), screened)
+    cloud.policy = screened / "policy.yaml"
+    cloud.publish(screened)
+    with cloud.job() as job:
+        assert job.ended() == 0, job.said
+    assert is_the_truth(cloud, screened)
+    assert {key[-1] for key in cloud.analysed(INVALID_TRAFFIC)} == {"robot", "datacentre", "listed", "rate"}
+
+    with (screened / "datacentres.txt").open("a") as networks:
+        networks.write("0.0.0.0/1\n")  # where half of the simulated people are
+    with cloud.job() as job:
+        assert job.ended() == 0, job.said
+    local = tmp_path / "local"
+    done = cloud.command("run", "--input", screened, "--policy", cloud.policy, "--out", local)
+    assert done.returncode == 0, done.stderr
+    for table in ANALYSED:
+        assert cloud.analysed(table) == stored(local, table), table.name
+    assert cloud.served() == stored(local, DELIVERY) != truth(screened)
+    for table in ("delivery", "conversion_credits", "invalid_traffic"):
+        restated = cloud.query(f"SELECT DISTINCT restated_because FROM `{{dataset}}.{table}` WHERE revision >= {2 << 32}").to_pylist()
+        assert {"restated_because": "policy"} in restated, table
     done = cloud.command("reconcile", *cloud.flags)
     assert done.returncode == 0, done.stdout + done.stderr
 

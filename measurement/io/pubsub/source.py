@@ -21,6 +21,7 @@ from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.columnar.judge import REASONS, TOO_LATE
+from measurement.columnar.screen import Screen
 from measurement.io import archive, flow, handover
 from measurement.io.control import Control
 from measurement.io.pubsub.fence import Fence
@@ -34,7 +35,6 @@ from measurement.io.pubsub.schemas import look_up
 from measurement.io.watermark import END, FileWatermark
 from measurement.model.events import MICROS_PER_SECOND
 from measurement.model.policy import Policy
-from measurement.rules.robots import is_robot
 
 # An element costs a shuffle and a state call per shard however small it is. So the first message after a pause goes at
 # once, and then, until elements are full, one goes each so many seconds; fewer and larger ones while the stages behind have
@@ -127,7 +127,7 @@ class PubSubSource(UnboundedSource):
 
 
 # What a reader has when it goes on where another stood.
-_INHERITED = ("_schemas", "_rebuilding", "_archive", "_keeper", "_intakes", "_behind", "_ended")
+_INHERITED = ("_schemas", "_screen", "_rebuilding", "_archive", "_keeper", "_intakes", "_behind", "_ended")
 
 
 class PubSubReader(UnboundedReader):
@@ -168,6 +168,7 @@ class PubSubReader(UnboundedReader):
     def _open(self) -> None:
         source = self._source
         self._schemas = Schemas(list(source.schemas), look_up(source.endpoints))
+        self._screen = Screen(source.policy.screening)
         self._rebuilding = source.rebuild is not None
         if self._rebuilding:
             self._archive = self._archived_messages()
@@ -265,7 +266,7 @@ class PubSubReader(UnboundedReader):
             origin = Origin(source.subscription, np.array(frame.positions, np.int64), frame.encoding,
                             frame.schema.id if frame.schema else None, np.array(frame.clocks, np.int64))
             edge = {hour: tuple(counts) for hour, counts in frame.edge.items()}
-            intake = take_in(frame.decoded(), origin, edge, source.policy, self._watermark, END, is_robot, floor)
+            intake = take_in(frame.decoded(), origin, edge, source.policy, self._watermark, END, self._screen, floor)
             self._intakes.append(intake)
             accepted, rejected = len(intake.batch.rows), len(intake.rejects)
             flow.progress(source.run, accepted + rejected, rejected, self._watermark.value)

@@ -1,0 +1,101 @@
+"""Screening of decoded events by what they show themselves: consent, declared robots, networks; and the activity for rates.
+
+Contract section 6. Here the address and the user agent are read and left behind: what goes on is a verdict and, where rates
+are asked for, a keyed hash of them.
+"""
+
+import numpy as np
+from numba import njit
+
+from measurement.columnar.by_value import ByValue
+from measurement.columnar.decode import Decoded
+from measurement.columnar.intervals import Networks
+from measurement.columnar.records import ADDRESS, USER, Activity, route
+from measurement.columnar.siphash import siphash
+from measurement.model import events as e
+from measurement.model.screening import REJECT, Screening
+from measurement.rules import consent
+from measurement.rules.robots import JUDGED_BYTES, Robots
+
+_F = e.FIELD_INDEX
+_AGENT, _IP, _COUNTRY, _CONSENT, _TEST = (_F[name] for name in ("user_agent", "ip", "country", "consent", "test"))
+_ROBOT, _DATACENTRE, _LISTED = (e.INVALID_REASONS.index(reason) for reason in ("robot", "datacentre", "listed"))
+_NOBODY = np.zeros(0, np.int64)
+
+
+@njit(cache=True, nogil=True)
+def _in_countries(buf, starts, lengths, countries, out):
+    """Whether each text is one of ``countries`` (uint16, as its two bytes in capitals)."""
+    for i in range(len(starts)):
+        if lengths[i] == 2:
+            code = (buf[starts[i]] & 0xDF) << 8 | (buf[starts[i] + 1] & 0xDF)
+            for country in countries:
+                out[i] |= code == country
+
+
+@njit(cache=True, nogil=True)
+def _keyed(hi, lo, hours, worlds, key, out_hi, out_lo):
+    for i in range(len(hi)):
+        out_hi[i], out_lo[i] = siphash(key, (hi[i], lo[i], hours[i], worlds[i]))
+
+
+class Screen:
+    """What a reader screens by; it remembers texts that it has judged, so a reader keeps one. Not for several threads."""
+
+    def __init__(self, screening: Screening):
+        self._rules = screening
+        self._key = np.frombuffer(screening.key, np.uint64)
+        self._robots = ByValue(Robots(screening.iab).judge, at_most=JUDGED_BYTES)
+        self._networks = [(reason, Networks(network for found in lists for network in found.networks))
+                          for reason, lists in ((_DATACENTRE, screening.datacentre), (_LISTED, screening.listed)) if lists]
+        asked = screening.consent
+        if asked is not None:
+            self._countries = np.array([ord(c[0]) << 8 | ord(c[1]) for c in sorted(asked.required_in)], np.uint16)
+            self._granted = ByValue(lambda texts: np.array([consent.granted(t, asked.asked) for t in texts], bool))
+
+    def refused(self, decoded: Decoded) -> np.ndarray:
+        """Rows of the events that were to have consent and have none."""
+        if self._rules.consent is None:
+            return _NOBODY
+        asked = np.zeros(len(decoded.values), bool)
+        _in_countries(decoded.buf, decoded.values[:, _COUNTRY], decoded.lengths[:, _COUNTRY], self._countries, asked)
+        at = np.flatnonzero(asked)
+        return at[self._granted.verdicts(decoded.buf, decoded.values[at, _CONSENT], decoded.lengths[at, _CONSENT]) == 0]
+
+    @property
+    def rejects(self) -> bool:
+        """Whether events without consent are refused, and not counted without their user."""
+        return self._rules.consent is not None and self._rules.consent.otherwise == REJECT
+
+    def judge(self, decoded: Decoded, judged: dict[str, np.ndarray], chosen: np.ndarray, rows: np.ndarray) -> Activity | None:
+        """Sets the verdicts of accepted events ``chosen``, whose ROWs these are; their activity, where a rate asks for it."""
+        robots = self._robots.verdicts(decoded.buf, decoded.values[chosen, _AGENT], decoded.lengths[chosen, _AGENT]) > 0
+        rows["verdict"][robots] = _ROBOT
+        rate = self._rules.rate
+        activity = []
+        if rate.per_user_hour is not None:
+            known = np.flatnonzero(rows["user_hi"] | rows["user_lo"])
+            activity.append(self._activity(rows[known], rows["user_hi"][known], rows["user_lo"][known], np.uint64(USER)))
+        if self._networks or rate.per_ip_hour is not None:
+            hi, lo, good = judged["ip_hi"][chosen], judged["ip_lo"][chosen], decoded.lengths[chosen, _IP] > 0
+            for reason, networks in self._networks:
+                rows["verdict"][good & networks.has(hi, lo) & (rows["verdict"] == 0)] = reason
+            if rate.per_ip_hour is not None:
+                at = np.flatnonzero(good)
+                tests = (decoded.lengths[chosen[at], _TEST] >= 0) & (decoded.values[chosen[at], _TEST] == 1)
+                activity.append(self._activity(rows[at], hi[at], lo[at], ADDRESS + 2 * tests.astype(np.uint64)))
+        return Activity(np.concatenate(activity)) if activity else None
+
+    def _activity(self, rows: np.ndarray, hi: np.ndarray, lo: np.ndarray, worlds) -> np.ndarray:
+        """The activity of n events by whoever ``hi`` and ``lo`` are. ``worlds`` keep kinds, and a probe's events, apart: a user's
+        fingerprint says itself whether it is a probe's."""
+        out = np.zeros(len(rows), Activity.DTYPE)
+        hours = (rows["time"] // e.MICROS_PER_HOUR).astype(np.uint64)
+        _keyed(np.ascontiguousarray(hi), np.ascontiguousarray(lo), hours, np.broadcast_to(np.uint64(worlds), len(rows)), self._key,
+               out["hi"], out["lo"])
+        for name in ("id_hi", "id_lo", "digest", "time", "watermark"):
+            out[name] = rows[name]
+        alone = (rows["type"] == e.IMPRESSION) | (rows["type"] == e.CONVERSION)
+        out["route"] = route(np.where(alone, rows["id_hi"], rows["parent_hi"]))
+        out["kind"] = np.asarray(worlds) & 1
+        return out
