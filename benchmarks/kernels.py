@@ -32,7 +32,7 @@ from benchmarks.report import Figures, Truth, interleaved, keyed, machine, publi
 from measurement.columnar import identify
 from measurement.columnar.batch import AVRO, DIMS, NO_WATERMARK, ROW, EventBatch, blobs
 from measurement.columnar.decode import Decoded, decode_blocks, decode_datums
-from measurement.columnar.deltas import Deltas
+from measurement.columnar.deltas import Deltas, tallied
 from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Intake, Origin, take_in
 from measurement.columnar.judge import ACCEPTED, SHOWS_AUDIBLE, SHOWS_DISPLAY, SHOWS_VIDEO, judge
@@ -490,17 +490,24 @@ class Together:
     def _settle(self, effects) -> None:
         ledger, told = Counter(effects.ledger), [effects.facts]
         if effects.orders is not None:
-            counted, facts = self.timed("orders", lambda: self.orders.absorb(effects.orders))
-            ledger.update(counted)
-            told.append(facts)
+            decided = self.timed("orders", lambda: self.orders.absorb(effects.orders))
+            ledger.update(decided.ledger)
+            told.append(decided.facts)
+            if (invalid := tallied(decided.invalid)) is not None:
+                self._invalid(invalid)
         for facts in told:
             if facts is not None:
                 self._credit(facts)
         if effects.delivery is not None:
             for part, deltas in effects.delivery.split(DELIVERY_SHARDS):
                 self._tallies([(f"delivery/{part}", deltas)])
-        if ledger:
-            self._tallies([("ledger", Deltas.tally({k: (n,) for k, n in ledger.items() if n}))])
+        if effects.invalid is not None:
+            self._invalid(effects.invalid)
+        if (entries := tallied(ledger)) is not None:
+            self._tallies([("ledger", entries)])
+
+    def _invalid(self, deltas: Deltas) -> None:
+        self._tallies([(f"invalid_traffic/{part}", some) for part, some in deltas.split(DELIVERY_SHARDS)])
 
     def _credit(self, facts: Facts) -> None:
         for shard, encoded in self.timed("facts: split and encode", lambda: [(s, part.encode()) for s, part in facts.split(USER_SHARDS)]):

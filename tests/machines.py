@@ -15,7 +15,7 @@ import numpy as np
 
 from measurement.columnar.batch import AVRO, ENCODINGS, NO_WATERMARK, EventBatch
 from measurement.columnar.decode import Decoded, decode_datums, decode_lines
-from measurement.columnar.deltas import BECAUSE, NO_HOUR, Deltas
+from measurement.columnar.deltas import BECAUSE, NO_HOUR, Deltas, tallied
 from measurement.columnar.facts import Facts
 from measurement.columnar.intake import Origin, accepted_times, take_in
 from measurement.columnar.records import Activity, Verdicts
@@ -28,7 +28,7 @@ from measurement.state.orders import Decided
 from measurement.state.totals import STATUSES, Revisions
 from measurement.transforms.config import RunConfig
 from measurement.transforms.credits import Credits
-from measurement.transforms.distribute import SPLIT, facts_by_shard, tallied, tallies_by_shard
+from measurement.transforms.distribute import SPLIT, facts_by_shard, tallies_by_shard
 from measurement.transforms.join import Join
 from measurement.transforms.orders import Orders
 from measurement.transforms.rates import Rates

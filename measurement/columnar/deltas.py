@@ -1,5 +1,6 @@
 """Changes to totals that travel: for each touched row of one table, what is to be added to it."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -80,6 +81,12 @@ class Deltas:
         codes = np.array(codes, np.int32).reshape(n, -1)
         counts = np.array(list(counted.values()), np.int64).reshape(n, -1)
         return cls(keys_of(hours, codes, list(labels)), hours, because, codes, counts, list(labels))
+
+
+def tallied(counted: Counter) -> Deltas | None:
+    """Changes of a table of one count by (hour or None, because, *texts); None where there are none."""
+    counts = {key: (events,) for key, events in counted.items() if events}
+    return Deltas.tally(counts) if counts else None
 
 
 def keys_of(hours: np.ndarray, codes: np.ndarray, labels: list[str]) -> np.ndarray:

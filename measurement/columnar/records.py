@@ -43,6 +43,9 @@ class Records:
         return [(int(s), type(self)(self.rows[shard == s])) for s in np.unique(shard)]
 
 
+ROUTE_SHIFT = 40  # as events are parted (EventBatch.split)
+
+
 class Activity(Records):
     """What a rate is counted by: that an accepted event was somebody's in an hour, ``hi`` and ``lo`` being a keyed hash of who
     and which hour."""
@@ -50,7 +53,7 @@ class Activity(Records):
     VERSION = 101
     DTYPE = np.dtype([
         ("hi", "u8"), ("lo", "u8"), ("id_hi", "u8"), ("id_lo", "u8"), ("digest", "u8"), ("time", "i8"), ("watermark", "i8"),
-        ("route", "u4"),  # of the event's shard (``route``)
+        ("route", "u4"),  # what the event's shard is chosen by: its impression's identity's upper half, shifted
         ("kind", "u1"),  # USER or ADDRESS
     ])
 
@@ -76,8 +79,3 @@ class Verdicts(Records):
 
     def split_by_order(self, shards: int) -> list[tuple[int, "Verdicts"]]:
         return self.by((self.rows["order_hi"] >> np.uint64(40)) % np.uint64(shards))
-
-
-def route(key_hi: np.ndarray) -> np.ndarray:
-    """What the shard of an impression and its follow-ups is chosen by (uint32), of the impression's identity."""
-    return (key_hi >> np.uint64(40)).astype(np.uint32)

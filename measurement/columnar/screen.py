@@ -10,7 +10,7 @@ from numba import njit
 from measurement.columnar.by_value import ByValue
 from measurement.columnar.decode import Decoded
 from measurement.columnar.intervals import Networks
-from measurement.columnar.records import ADDRESS, USER, Activity, route
+from measurement.columnar.records import ADDRESS, ROUTE_SHIFT, USER, Activity
 from measurement.columnar.siphash import siphash
 from measurement.model import events as e
 from measurement.model.screening import REJECT, Screening
@@ -21,6 +21,7 @@ _F = e.FIELD_INDEX
 _AGENT, _IP, _COUNTRY, _CONSENT, _TEST = (_F[name] for name in ("user_agent", "ip", "country", "consent", "test"))
 _ROBOT, _DATACENTRE, _LISTED = (e.INVALID_REASONS.index(reason) for reason in ("robot", "datacentre", "listed"))
 _NOBODY = np.zeros(0, np.int64)
+_ROUTE = np.uint64(ROUTE_SHIFT)
 
 
 @njit(cache=True, nogil=True)
@@ -34,9 +35,21 @@ def _in_countries(buf, starts, lengths, countries, out):
 
 
 @njit(cache=True, nogil=True)
-def _keyed(hi, lo, hours, worlds, key, out_hi, out_lo):
-    for i in range(len(hi)):
-        out_hi[i], out_lo[i] = siphash(key, (hi[i], lo[i], hours[i], worlds[i]))
+def _activity(rows, at, hi, lo, worlds, kind, key, out):
+    """The activity of the ROWs ``at`` by whoever ``hi`` and ``lo`` are. ``worlds`` (uint64) keep kinds, and a probe's events,
+    apart."""
+    for n in range(len(at)):
+        i = at[n]
+        it, to = rows[i], out[n]
+        to.hi, to.lo = siphash(key, (hi[i], lo[i], np.uint64(it.time // e.MICROS_PER_HOUR), worlds[i]))
+        to.id_hi = it.id_hi
+        to.id_lo = it.id_lo
+        to.digest = it.digest
+        to.time = it.time
+        to.watermark = it.watermark
+        alone = it.type == e.IMPRESSION or it.type == e.CONVERSION
+        to.route = (it.id_hi if alone else it.parent_hi) >> _ROUTE
+        to.kind = kind
 
 
 class Screen:
@@ -73,29 +86,21 @@ class Screen:
         rows["verdict"][robots] = _ROBOT
         rate = self._rules.rate
         activity = []
-        if rate.per_user_hour is not None:
+        if rate.per_user_hour is not None:  # whose fingerprint says itself whether it is a probe's
             known = np.flatnonzero(rows["user_hi"] | rows["user_lo"])
-            activity.append(self._activity(rows[known], rows["user_hi"][known], rows["user_lo"][known], np.uint64(USER)))
+            worlds = np.broadcast_to(np.uint64(USER), len(rows))
+            activity.append(self._activity(rows, known, rows["user_hi"], rows["user_lo"], worlds, USER))
         if self._networks or rate.per_ip_hour is not None:
             hi, lo, good = judged["ip_hi"][chosen], judged["ip_lo"][chosen], decoded.lengths[chosen, _IP] > 0
             for reason, networks in self._networks:
                 rows["verdict"][good & networks.has(hi, lo) & (rows["verdict"] == 0)] = reason
             if rate.per_ip_hour is not None:
-                at = np.flatnonzero(good)
-                tests = (decoded.lengths[chosen[at], _TEST] >= 0) & (decoded.values[chosen[at], _TEST] == 1)
-                activity.append(self._activity(rows[at], hi[at], lo[at], ADDRESS + 2 * tests.astype(np.uint64)))
+                tests = (decoded.lengths[chosen, _TEST] >= 0) & (decoded.values[chosen, _TEST] == 1)
+                worlds = ADDRESS + 2 * tests.astype(np.uint64)
+                activity.append(self._activity(rows, np.flatnonzero(good), hi, lo, worlds, ADDRESS))
         return Activity(np.concatenate(activity)) if activity else None
 
-    def _activity(self, rows: np.ndarray, hi: np.ndarray, lo: np.ndarray, worlds) -> np.ndarray:
-        """The activity of n events by whoever ``hi`` and ``lo`` are. ``worlds`` keep kinds, and a probe's events, apart: a user's
-        fingerprint says itself whether it is a probe's."""
-        out = np.zeros(len(rows), Activity.DTYPE)
-        hours = (rows["time"] // e.MICROS_PER_HOUR).astype(np.uint64)
-        _keyed(np.ascontiguousarray(hi), np.ascontiguousarray(lo), hours, np.broadcast_to(np.uint64(worlds), len(rows)), self._key,
-               out["hi"], out["lo"])
-        for name in ("id_hi", "id_lo", "digest", "time", "watermark"):
-            out[name] = rows[name]
-        alone = (rows["type"] == e.IMPRESSION) | (rows["type"] == e.CONVERSION)
-        out["route"] = route(np.where(alone, rows["id_hi"], rows["parent_hi"]))
-        out["kind"] = np.asarray(worlds) & 1
+    def _activity(self, rows: np.ndarray, at: np.ndarray, hi: np.ndarray, lo: np.ndarray, worlds: np.ndarray, kind: int) -> np.ndarray:
+        out = np.empty(len(at), Activity.DTYPE)
+        _activity(rows, at, hi, lo, worlds, kind, self._key, out)
         return out

@@ -136,7 +136,7 @@ def mutations(table: Table, rows: pa.Table) -> list[Mutation]:
     """Two a row, one for each of its keys. ``rows`` has the table's columns."""
     hours = rows["window_start"].cast(pa.int64()).combine_chunks().dictionary_encode()
     packed_hours = [keys.hour(micros) for micros in hours.dictionary.to_pylist()]
-    advertiser, campaign, *rest = (elements(rows[c.name]) for c in table.texts)
+    advertiser, campaign, *rest = (elements(rows[c.name], cut=True) for c in table.texts)
     rest = list(map(b"".join, zip(*rest, strict=True)))
     values = pack(table, rows, _cut(table, rows))
     times = [number * MICROS_A_REVISION for number in rows["revision"].to_pylist()]

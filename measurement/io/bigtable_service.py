@@ -99,10 +99,10 @@ def _values(table: Table) -> tuple[Column, ...]:
     return tuple(c for c in table.columns[len(table.key) :] if c.name != "revision")
 
 
-def elements(column: pa.ChunkedArray) -> list[bytes]:
-    """Each text as an element of a value or key; each distinct text is made once."""
+def elements(column: pa.ChunkedArray, cut: bool) -> list[bytes]:
+    """Each text as an element of a key (``cut``) or of a value; each distinct text is made once."""
     coded = column.combine_chunks().dictionary_encode()
-    made = [keys.text(text) for text in coded.dictionary.to_pylist()] + [keys.text(None)]
+    made = [keys.text(text, cut) for text in coded.dictionary.to_pylist()] + [keys.text(None)]
     return [made[code] for code in coded.indices.fill_null(len(made) - 1).to_numpy()]
 
 
@@ -114,7 +114,7 @@ def pack(table: Table, rows: pa.Table, cut: dict[int, bytes]) -> list[bytes]:
         values = _int64(column, rows[column.name])
         head[:, 1 + 8 * at : 9 + 8 * at] = values.astype(">i8").view(np.uint8).reshape(-1, 8)
     packed, width = head.tobytes(), head.shape[1]
-    texts = zip(*(elements(rows[c.name]) for c in words(table)), strict=True) if words(table) else [()] * rows.num_rows
+    texts = zip(*(elements(rows[c.name], cut=False) for c in words(table)), strict=True) if words(table) else [()] * rows.num_rows
     values = [packed[i * width : (i + 1) * width] + b"".join(t) for i, t in enumerate(texts)]
     for i, full in cut.items():
         values[i] += full

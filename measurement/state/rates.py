@@ -18,6 +18,7 @@ from measurement.state.identities import Identities, enter, find
 from measurement.state.ring import SLOTS, Buckets, Changes
 
 _RATE = INVALID_REASONS.index("rate")
+_ITSELF, _ALL = 1, 2  # events that a row makes known to be invalid
 _UNLIMITED = np.iinfo(np.int32).max
 # A remembered event beside its identity, which stands in ``Identities`` mixed with who and hour, since one event is both a
 # user's and an address's. An identity that comes with another content is no more activity, but may be what stands in the end:
@@ -47,16 +48,14 @@ def _tell(verdict, hi, lo, digest, time, route, watermark):
 
 
 @njit(cache=True, nogil=True)
-def _absorb(rows, of, limits, table, low, ids, events, count, whose, keys_hi, keys_lo, new, verdicts):
-    """Takes in activity. ``of`` is each row's number among the keys and in ``whose``. ``new`` (bool) says which rows were entered;
-    ``verdicts`` must have room for each row and each event of those they are of. Returns (events, verdicts)."""
-    told = 0
+def _absorb(rows, of, limits, table, low, ids, events, count, whose, new, tells):
+    """Takes in activity. ``of`` is each row's number among the keys and in ``whose``. ``new`` (bool) says which rows were entered,
+    ``tells`` (uint8) what each makes known: nothing, itself, or all of whoever it is of. Returns the number of events."""
     for i in range(len(rows)):
         it, w = rows[i], of[i]
         limit, who = limits[it.kind], whose[w]
         if who.count > limit:
-            _tell(verdicts[told], it.id_hi, it.id_lo, it.digest, it.time, it.route, it.watermark)
-            told += 1
+            tells[i] = _ITSELF
             continue
         hi, lo = it.id_hi ^ it.hi, it.id_lo ^ it.lo
         at, slot = find(table, low, ids, hi, lo)
@@ -82,13 +81,26 @@ def _absorb(rows, of, limits, table, low, ids, events, count, whose, keys_hi, ke
         if not other:
             who.count += 1
         if who.count > limit:
-            f = who.last
-            for _ in range(who.held):
-                hi, lo = _mixed(ids[f].hi ^ keys_hi[w], ids[f].lo ^ keys_lo[w], ids[f].digest, events[f].other)
+            tells[i] = _ALL
+    return count
+
+
+@njit(cache=True, nogil=True)
+def _verdicts(rows, of, tells, ids, events, whose, verdicts):
+    """Fills the verdicts that rows make known."""
+    told = 0
+    for i in range(len(rows)):
+        it = rows[i]
+        if tells[i] == _ITSELF:
+            _tell(verdicts[told], it.id_hi, it.id_lo, it.digest, it.time, it.route, it.watermark)
+            told += 1
+        elif tells[i] == _ALL:
+            f = whose[of[i]].last
+            for _ in range(whose[of[i]].held):
+                hi, lo = _mixed(ids[f].hi ^ it.hi, ids[f].lo ^ it.lo, ids[f].digest, events[f].other)
                 _tell(verdicts[told], hi, lo, ids[f].digest, events[f].time, events[f].route, it.watermark)
                 told += 1
                 f = events[f].before
-    return count, told
 
 
 @njit(cache=True, nogil=True)
@@ -123,9 +135,13 @@ class RatesShard:
         """Takes in activity in any order; the verdicts on what it makes invalid."""
         rows = activity.rows
         new, verdicts = self._enter(rows)
-        buckets = self.buckets.of(rows["time"][new])
+        rows = rows.take(new)  # which copies whole records, as [] does not
+        buckets = self.buckets.of(rows["time"])
+        if len(rows) and (buckets == buckets[0]).all():
+            self._log(int(buckets[0]), rows)
+            return verdicts
         for bucket in np.unique(buckets).tolist():
-            self._log(bucket, rows[new[buckets == bucket]])
+            self._log(bucket, rows[buckets == bucket])
         return verdicts
 
     def _enter(self, rows: np.ndarray) -> tuple[np.ndarray, Verdicts]:
@@ -136,11 +152,14 @@ class RatesShard:
         known.room(len(rows))
         if len(self._events) < len(known.ids):
             self._events = grown(self._events, len(known.ids))
-        new = np.zeros(len(rows), bool)
-        verdicts = np.zeros(2 * len(rows) + int(self._whose["held"][np.unique(of)].sum()), Verdicts.DTYPE)
-        known.count, told = _absorb(rows, of, self._limits, known.table, known.low, known.ids, self._events, known.count,
-                                    self._whose, self._keys.hi, self._keys.lo, new, verdicts)
-        return np.flatnonzero(new), Verdicts(verdicts[:told])
+        new, tells = np.zeros(len(rows), bool), np.zeros(len(rows), np.uint8)
+        known.count = _absorb(rows, of, self._limits, known.table, known.low, known.ids, self._events, known.count, self._whose,
+                              new, tells)
+        told = np.count_nonzero(tells == _ITSELF) + int(self._whose["held"][of[tells == _ALL]].sum())
+        verdicts = np.zeros(told, Verdicts.DTYPE)
+        if told:
+            _verdicts(rows, of, tells, known.ids, self._events, self._whose, verdicts)
+        return np.flatnonzero(new), Verdicts(verdicts)
 
     # -- event time and log ---------------------------------------------------------------------------------------
 

@@ -1,7 +1,6 @@
 """From what a source took in to keyed batches: events by shard, tallies by table, rejects by shard."""
 
 import time
-from collections import Counter
 from zlib import crc32
 
 import apache_beam as beam
@@ -50,12 +49,6 @@ def tallies_by_shard(table: str, deltas: Deltas, config: RunConfig) -> list[Tall
     if table not in SPLIT:
         return [(table, deltas)]
     return [(f"{table}/{shard}", part) for shard, part in deltas.split(config.delivery_shards)]
-
-
-def tallied(counted: Counter) -> Deltas | None:
-    """Changes of a small table by (hour, because, *texts); None where there are none."""
-    counts = {key: (events,) for key, events in counted.items() if events}
-    return Deltas.tally(counts) if counts else None
 
 
 def facts_by_shard(facts: Facts | None, config: RunConfig) -> list[Known]:

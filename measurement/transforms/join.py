@@ -4,6 +4,7 @@ import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
 from measurement.columnar.batch import ENCODINGS, EventBatch
+from measurement.columnar.deltas import tallied
 from measurement.columnar.intake import position_text
 from measurement.columnar.records import Verdicts
 from measurement.io import flow
@@ -11,9 +12,7 @@ from measurement.model.events import EVENT_TYPES
 from measurement.model.tables import DELIVERY, INVALID_TRAFFIC, LEDGER
 from measurement.state.join import DETAILS, Effects, JoinShard, Waiting
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import (
-    FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallied, tallies_by_shard,
-)
+from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 ORDERS = "orders"

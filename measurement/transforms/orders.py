@@ -2,11 +2,12 @@
 
 from apache_beam.pvalue import TaggedOutput
 
+from measurement.columnar.deltas import tallied
 from measurement.columnar.records import Verdicts
 from measurement.model.tables import INVALID_TRAFFIC, LEDGER
 from measurement.state.orders import OrdersShard
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard, tallied, tallies_by_shard
+from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 

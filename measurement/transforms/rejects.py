@@ -6,12 +6,12 @@ import numpy as np
 import pyarrow as pa
 from apache_beam.pvalue import TaggedOutput
 
-from measurement.columnar.deltas import LATE, ON_TIME
+from measurement.columnar.deltas import LATE, ON_TIME, tallied
 from measurement.io.publication import ipc, of_rejects
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.rejects import RejectsShard
 from measurement.transforms.config import RunConfig
-from measurement.transforms.distribute import ROWS, TALLIES, now_micros, tallied
+from measurement.transforms.distribute import ROWS, TALLIES, now_micros
 from measurement.transforms.keyed import KeyedMachine
 
 

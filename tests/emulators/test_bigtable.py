@@ -75,7 +75,7 @@ def attributed(n: int, number: int = 1, hour: int = 0, advertiser: str = "a", ca
     return dict.fromkeys(c.name for c in ATTRIBUTION.columns) | {
         "window_start": HOUR + hour * MICROS_PER_HOUR, "advertiser_id": advertiser, "campaign_id": campaign,
         "line_item_id": f"line {number}", "model": "linear", "conversions": n + n * NANO, "value_micros": n, "status": "final",
-        "rule_version": f"rules {n}", "revision": revision(1, n), "published_at": HOUR + n} | other
+        "rule_version": f"rules {n}" + " and a list" * 40, "revision": revision(1, n), "published_at": HOUR + n} | other
 
 
 def table(rows: list[dict], of: Table = DELIVERY) -> pa.Table:
