@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas, keys_of
+from measurement.columnar.deltas import INVALID_TRAFFIC, ON_TIME, Deltas, keys_of
 from measurement.columnar.labels import named
 from measurement.model.events import EVENT_TYPES, INVALID_REASONS
 
@@ -26,12 +26,6 @@ def deltas(rows: np.ndarray, types: np.ndarray, reasons: np.ndarray, closed: np.
     own, used = named(np.column_stack([codes[row], texts]).astype(np.int32), [*labels, *_TEXTS])
     return Deltas(keys_of(hours[row], own, used), hours[row], np.where(late, because_closed, ON_TIME).astype(np.uint8), own,
                   sums[:, None], used)
-
-
-def of_batch(*decided) -> Deltas | None:
-    """``deltas`` of events decided as they were read."""
-    *events, hours, codes, labels = decided
-    return deltas(*events, np.ones(len(events[0]), np.int64), LATE, hours, codes, labels)
 
 
 def of_judged(rows, types, was, now, closed, hours, codes, labels) -> Deltas | None:

@@ -6,6 +6,7 @@ from the log. Everything remembered expires by event time.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import repeat
 
@@ -35,6 +36,7 @@ _EVENT = np.dtype([("id_hi", "u8"), ("id_lo", "u8"), *ENTRY.descr])  # a remembe
 _LOGGED = tuple((name, ENTRY[name]) for name in ENTRY.names if name not in ("link", "seen"))
 _CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
+_STALE = 10_000  # so many that have come are no reason to make a table anew
 _NO_VERDICTS = np.zeros(0, Verdicts.DTYPE)
 _NO_EVENTS = EventBatch(np.zeros(0, ROW), np.zeros(0, DIMS), blobs([]), [])
 DETAILS = {  # of its rejects
@@ -100,6 +102,7 @@ class JoinShard:
         self._codes: dict[str, int] = {}
         self._log: dict[int, _Bucket] = defaultdict(_Bucket)
         self._expected: dict[tuple[int, int, int], tuple[int, int]] = {}  # identity, digest: bucket of time, verdict
+        self._early = Keys()  # of these, and of some that have come
         self._set_rows(Keys(), np.zeros(1024, np.int64), np.zeros((1024, len(e.DIMENSIONS)), np.int32), np.zeros(1024, np.int32))
 
     def _set_rows(self, keys, hours, codes, local):
@@ -221,7 +224,8 @@ class JoinShard:
         row = np.concatenate([under[own], row])
         types = np.concatenate([rows["type"][own], self.entries["type"][entered]])
         closed = self._closed(self.row_hours[row], rows["watermark"][np.concatenate([own, by])])
-        return invalid.of_batch(row, types, np.concatenate([why[own], reasons]), closed, self.row_hours, self.row_codes, self.labels)
+        return invalid.deltas(row, types, np.concatenate([why[own], reasons]), closed, np.ones(len(row), np.int64), LATE,
+                              self.row_hours, self.row_codes, self.labels)
 
     def _harvest(self, because_closed: int) -> Deltas | None:
         """The delivery changes summed since the last harvest."""
@@ -414,6 +418,13 @@ class JoinShard:
         bucket = self.buckets.of(verdicts["time"])
         for b, *key, code in zip(bucket.tolist(), *(verdicts[c].tolist() for c in ("hi", "lo", "digest", "code"))):
             self._expected[tuple(key)] = b, code
+        self._early.add(np.ascontiguousarray(verdicts["hi"]), verdicts["lo"] ^ verdicts["digest"])
+
+    def _still_expect(self, which: Callable[[tuple[int, int, int], int], bool]) -> None:
+        """Keeps the expected (identity and digest, bucket) that ``which`` says."""
+        self._expected = {key: kept for key, kept in self._expected.items() if which(key, kept[0])}
+        keys = np.array([*self._expected], np.uint64).reshape(-1, 3)
+        self._early = Keys(keys[:, 0], keys[:, 1] ^ keys[:, 2])
 
     def _has_come(self, hi: int, lo: int, digest: int) -> bool:
         at = self.known.find(hi, lo)
@@ -423,16 +434,18 @@ class JoinShard:
         """The batch with the verdicts that came before its events."""
         if not self._expected:
             return batch
-        expected = np.array([hi for hi, _, _ in self._expected], np.uint64)
-        at = np.flatnonzero(np.isin(batch.rows["id_hi"], expected))
+        rows = batch.rows
+        at = np.flatnonzero(self._early.find(np.ascontiguousarray(rows["id_hi"]), rows["id_lo"] ^ rows["digest"]) >= 0)
         if not len(at):
             return batch
-        rows = batch.rows.copy()
+        rows = rows.copy()
         for i in at.tolist():
             key = int(rows["id_hi"][i]), int(rows["id_lo"][i]), int(rows["digest"][i])
             if key in self._expected:
                 code = self._expected.pop(key)[1]
                 rows["verdict"][i] = rows["verdict"][i] or code
+        if self._early.rows > 2 * len(self._expected) + _STALE:
+            self._still_expect(lambda key, bucket: True)
         return EventBatch(rows, batch.dims, lambda: batch.payloads, batch.labels)
 
     # -- log ------------------------------------------------------------------------------------------------------
@@ -542,7 +555,7 @@ class JoinShard:
         shelves.clear()
         self._take_all(parts)
         self._relink(self._waiting(waited))
-        self._expected = {key: kept for key, kept in self._expected.items() if not self._has_come(*key)}
+        self._still_expect(lambda key, bucket: not self._has_come(*key))
 
     def _restore_rows(self, log: _Bucket, hi, lo, hours, codes) -> list[int]:
         """Enters a bucket's delivery rows again; their numbers in the shard."""
@@ -597,7 +610,7 @@ class JoinShard:
         for bucket in expired:
             del self._log[bucket]
             self._changes.clear(bucket)
-        self._expected = {key: kept for key, kept in self._expected.items() if kept[0] >= first}
+        self._still_expect(lambda key, bucket: bucket >= first)
         rows = np.flatnonzero(self.buckets.of(self.row_hours[: self.row_keys.rows]) >= first)
         new_row = np.full(self.row_keys.rows + 1, -1, np.int32)  # the last one for entries without a row
         new_row[rows] = np.arange(len(rows))
