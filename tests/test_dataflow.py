@@ -28,7 +28,8 @@ from measurement.columnar.intake import Intake
 from measurement.io.endpoints import Endpoints
 from measurement.io.intake_coder import IntakeCoder
 from measurement.io.pubsub.source import PubSubSource
-from measurement.model.policy import Policy
+from measurement.model.policy import Policy, load
+from measurement.model.policy_file import PolicyError
 from measurement.state.ring import SLOTS
 from measurement.transforms.config import RunConfig
 from test_screening import activity
@@ -160,6 +161,27 @@ def test_the_launcher_runs_the_job_by_the_templates_parameters_and_gives_beam_th
     assert policy == "counting: {join_horizon: 12h}\n" and schemas == ["v2.avsc", "v3.avsc"]
     assert what.flags == ["--no_save_main_session", *SERVICE]
     assert engine(what.engine, what.flags, print).hold == 0.0  # and Beam knows every flag
+
+
+def test_the_lists_that_a_policy_names_come_with_it(tmp_path):
+    there, here = tmp_path / "there", tmp_path / "here"
+    (there / "lists").mkdir(parents=True)
+    here.mkdir()
+    (there / "policy.yaml").write_text("screening: {networks: [dc.txt, lists/more.txt]}\n")
+    for name in ("dc.txt", "lists/more.txt"):
+        (there / name).write_text("192.0.2.0/24\n")
+    arguments = launcher.command([*PLACES, f"--policy=kept:/{there}/policy.yaml"], here)
+    assert f"--policy={here}/policy.yaml" in arguments
+    assert [found.facts.name for found in load(here / "policy.yaml").screening.datacentre] == ["dc.txt", "more.txt"]
+
+    for text, says in (("screening: {networks: [gone.txt]}", "gone.txt: No such file"), ("screening: {networks: 7}", "no list of files"),
+                       ("screening: {listed: [../there/dc.txt]}", "No such file"), ("- 1", "must be a mapping"), ("a: [", "not YAML")):
+        (there / "policy.yaml").write_text(text)
+        scratch = here / str(hash(text))
+        scratch.mkdir()
+        launcher.command([*PLACES, f"--policy=kept:/{there}/policy.yaml"], scratch)
+        with pytest.raises(PolicyError, match=says):
+            load(scratch / "policy.yaml")
 
 
 def test_an_update_resumes_and_empty_fields_are_none(monkeypatch):

@@ -17,6 +17,7 @@ from apache_beam.io.filesystem import CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from measurement import cli
+from measurement.model import screening
 
 # The options of `measurement run` that a template has, as metadata.json names them; all others are not for the cloud.
 PARAMETERS = ("subscription", "bigtable", "bigquery", "policy", "schemas", "resume", "readers", "idle_seconds")
@@ -34,8 +35,10 @@ def command(argv: list[str], scratch: Path) -> list[str]:
     # A job that replaces a running one gets its state, and with it the generation.
     resume = values.pop("resume", "false") == "true" or "--update" in beams
     for name, files in _FILES.items():
-        if "://" in values.get(name, ""):
-            values[name] = str(fetched(values[name], files, scratch))
+        if "://" in (place := values.get(name, "")):
+            values[name] = str(fetched(place, files, scratch))
+            if name == "policy":
+                _fetch_lists(place.rpartition("/")[0], Path(values[name]))
     ours = [f"--{name.replace('_', '-')}={value}" for name, value in values.items()]
     # What workers need is in their image; a pickled main session would be this file.
     return ["run", "--profile=gcp", "--engine=dataflow", *ours, *(["--resume"] if resume else []), "--",
@@ -56,6 +59,16 @@ def fetched(place: str, files: str, scratch: Path) -> Path:
             target = local / metadata.path.rpartition("/")[2] if files else local
             target.write_bytes(file.read())
     return local
+
+
+def _fetch_lists(place: str, policy: Path) -> None:
+    """The lists that a fetched policy names, from beside it to beside it. A policy that cannot be read, or names what is not
+    there or not below it, is the command's to refuse."""
+    for name in screening.files_of(policy):
+        below = Path(name)
+        if not below.is_absolute() and ".." not in below.parts and FileSystems.match([f"{place}/{name}"])[0].metadata_list:
+            (policy.parent / below.parent).mkdir(parents=True, exist_ok=True)
+            fetched(f"{place}/{name}", "", policy.parent / below.parent)
 
 
 def main() -> None:

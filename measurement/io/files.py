@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from apache_beam.coders import PickleCoder, registry
+from apache_beam.coders import PickleCoder
 from apache_beam.io.unbounded_source import CheckpointMark, UnboundedReader, UnboundedSource
 from apache_beam.utils.timestamp import MAX_TIMESTAMP, MIN_TIMESTAMP, Timestamp
 
@@ -188,9 +188,6 @@ class FilesReader(UnboundedReader):
     def close(self) -> None:
         handover.let_go((self._source.run,), self)
         self._close_files()
-
-
-registry.register_coder(Intake, IntakeCoder)
 
 
 class FileSource(UnboundedSource):

@@ -7,7 +7,7 @@ update, the bytes must be read by whatever version comes next, or be refused by 
 import numpy as np
 import orjson
 import pyarrow as pa
-from apache_beam.coders import Coder
+from apache_beam.coders import Coder, registry
 
 from measurement.columnar.batch import EventBatch, pack, unpack
 from measurement.columnar.deltas import Deltas
@@ -42,6 +42,9 @@ class IntakeCoder(Coder):
 
     def to_type_hint(self):
         return Intake
+
+
+registry.register_coder(Intake, IntakeCoder)  # here, so that no source can do without
 
 
 def _encoded(rejects: list[dict]) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from measurement.model.lists import ListFacts
-from measurement.model.policy_file import PolicyError, only
+from measurement.model.policy_file import PolicyError, only, tree_of
 from measurement.rules import iab, networks
 from measurement.rules.consent import Asked
 from measurement.rules.iab import Iab
@@ -79,6 +79,20 @@ def parse(path: Path, tree) -> Screening:
         _rate(path, _section(path, "screening.rate", tree.get("rate"))),
         _consent(path, _section(path, "screening.consent", tree.get("consent"))),
     )
+
+
+def files_of(path: Path) -> list[str]:
+    """The files of lists that a policy file names, as it names them; none of what ``parse`` would refuse."""
+    try:
+        tree = tree_of(path, path.read_text())
+    except (PolicyError, UnicodeDecodeError):
+        return []
+    found = tree.get("screening") if isinstance(tree, dict) else None
+    named = []
+    for key in ("networks", "listed", "iab") if isinstance(found, dict) else ():
+        names = found.get(key)
+        named += names.values() if isinstance(names, dict) else names if isinstance(names, list) else []
+    return [name for name in named if isinstance(name, str)]
 
 
 def _section(path: Path, at: str, tree) -> dict | None:
