@@ -339,7 +339,7 @@ def test_an_unknown_id(done, policy, capsys):
     ("imp-1", "DELETE FROM delivery", "delivery"),
     ("conv-2", "UPDATE conversion_credits SET credit = credit / 2 WHERE model = 'linear'", "conversion_credits"),
     ("robot", "INSERT INTO conversion_credits SELECT * REPLACE ('robot' AS touch_id, 'impression' AS touch_type, "
-              "TIMESTAMPTZ '2026-03-02 10:00:42+00' AS touch_time) FROM conversion_credits LIMIT 1", "conversion_credits"),
+              "TIMESTAMPTZ '2026-03-02 10:00:42+00' AS touch_time) FROM conversion_credits WHERE credit > 0 ORDER BY ALL LIMIT 1", "conversion_credits"),
 ])
 def test_tables_that_say_something_else(done, policy, capsys, tmp_path, event_id, tamper, table):
     out = tmp_path / "out"
