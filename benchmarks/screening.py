@@ -99,7 +99,7 @@ class Screened:
         for frame in frames_:
             decoded = _decode(frame)
             clocks = np.zeros(len(decoded.values), np.int64)
-            refused = self.screen.refused(decoded) if self.screen else ()
+            refused = sum(map(len, self.screen.without_consent(decoded))) if self.screen else 0
             judged = judge(decoded.buf, decoded.values, decoded.lengths, clocks, POLICY.counting.viewability)
             chosen, labels = np.flatnonzero(judged["reason"] == ACCEPTED), identify.Labels()
             identify.sources(decoded, labels, "log")
@@ -109,7 +109,7 @@ class Screened:
                 activity = self.screen.judge(decoded, judged, chosen, rows)
                 codes, counts = np.unique(rows["verdict"], return_counts=True)
                 self.invalid.update({INVALID_REASONS[c] or "valid": n for c, n in zip(codes.tolist(), counts.tolist())})
-                self.invalid["without consent"] += len(refused)
+                self.invalid["without consent"] += refused
             if self.rates:
                 self.invalid["beyond a rate"] += len(self.rates.absorb(activity))
                 self.rates.take_changes()

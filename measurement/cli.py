@@ -344,7 +344,7 @@ def _rules(policy: Path | None):
     from measurement.model import policy as policies
 
     try:
-        return policies.load(policy) if policy else policies.Policy()
+        return policies.given(policy)
     except policies.PolicyError as error:
         raise Failure(str(error)) from error
 
@@ -360,12 +360,11 @@ def explain(
     from measurement.explain import command
     from measurement.local import explain as local
     from measurement.local.warehouse import WarehouseError
-    from measurement.model import policy as policies
 
+    rules = _rules(policy)
     try:
-        rules = policies.load(policy) if policy else policies.Policy()
         code = command.run(lambda: local.reading(_warehouse(out), rules), event_id, rules, as_json=json_)
-    except (policies.PolicyError, WarehouseError) as error:
+    except WarehouseError as error:
         raise Failure(str(error)) from error
     raise typer.Exit(code)
 

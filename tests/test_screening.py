@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 import oracle as slow
 from machines import Engine, Keyed, Run, run
-from measurement.columnar.records import ADDRESS, ROUTE_SHIFT, USER, Activity, Verdicts
+from measurement.columnar.records import ADDRESS, USER, Activity, Verdicts
+from measurement.columnar.shards import SHIFT
 from measurement.columnar.siphash import siphash
 from measurement.model.events import INVALID_REASONS
 from measurement.model.lists import ListFacts
@@ -222,7 +223,7 @@ def activity(*rows: tuple[int, int, int], kind: int = USER) -> Activity:
     made["hi"], made["id_hi"], made["time"] = np.array(rows, np.uint64).reshape(-1, 3).T
     made["hi"] *= np.uint64(0x9E3779B97F4A7C15)  # hashes, as they are
     made["id_hi"] *= _EVENTS
-    made["digest"], made["kind"], made["route"] = 7, kind, made["id_hi"] >> np.uint64(ROUTE_SHIFT)
+    made["digest"], made["kind"], made["route"] = 7, kind, made["id_hi"] >> np.uint64(SHIFT)
     return Activity(made)
 
 

@@ -29,6 +29,7 @@ from measurement.io.files import FRAME_EVENTS
 from measurement.io.framing import frames
 from measurement.transforms import coders  # noqa: F401 (registers how Deltas travel)
 from measurement.transforms.end import End
+from measurement.transforms.config import RunConfig
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
 
 ID_SHARDS, ROW_SHARDS = 4, 2
@@ -141,13 +142,13 @@ class LogSource(UnboundedSource):
 class Distinct(KeyedMachine):
     """(shard, Part) to (shard of rows, Deltas): what the events add that are the first of their id."""
 
-    stages_behind = 1
+    stage, stages_behind = "distinct", 1
 
     def machine(self, key):
         return Ids()
 
     def absorb(self, key, machine, part):
-        flow.released(self._run, len(part))
+        flow.released(self._config.run, len(part))
         sums = part.sums(machine.absorb(part))
         for shard, some in sums.split(ROW_SHARDS):
             yield str(shard), some
@@ -159,10 +160,10 @@ class Distinct(KeyedMachine):
 class Totals(KeyedMachine):
     """(shard, Deltas) to rows (hour, campaign, type, events, price) as they stand."""
 
-    flush_after = PUBLISH_SECONDS
+    stage, flush_after = "totals", PUBLISH_SECONDS
 
-    def __init__(self, run: str, stage: str):
-        super().__init__(run, stage)
+    def __init__(self, config: RunConfig):
+        super().__init__(config)
         self._flushed: dict[str, float] = {}
 
     def machine(self, key):
@@ -201,14 +202,15 @@ class Write(beam.DoFn):
 def count(paths: list[Path], folder: Path, flags: list[str]) -> list[Row]:
     """The result over the files by the engine that Beam's ``flags`` name; rows are published to ``folder`` meanwhile."""
     run = uuid.uuid4().hex
+    config = RunConfig(run, 1, 0)
     source = ReadFromUnboundedSource(LogSource(run, list(map(str, paths))), _POLL_SECONDS, _FRAMES_A_BUNDLE, _READ_SECONDS)
     with beam.Pipeline(options=PipelineOptions(flags)) as p:
         (
             p
             | "Read" >> source
             | "By id" >> beam.FlatMap(Part.split, ID_SHARDS).with_output_types(beam.typehints.KV[str, Part])
-            | "Distinct" >> beam.ParDo(Distinct(run, "distinct")).with_output_types(beam.typehints.KV[str, Deltas])
-            | "Totals" >> beam.ParDo(Totals(run, "totals")).with_output_types(bytes)
+            | "Distinct" >> beam.ParDo(Distinct(config)).with_output_types(beam.typehints.KV[str, Deltas])
+            | "Totals" >> beam.ParDo(Totals(config)).with_output_types(bytes)
             | "Write" >> beam.ParDo(Write(str(folder)))
             | "Written" >> End()
         )

@@ -14,6 +14,7 @@ from measurement.columnar.decode import Decoded
 from measurement.columnar.deltas import ON_TIME, Deltas, keys_of
 from measurement.columnar.hashing import combine, fingerprint
 from measurement.columnar.labels import Labels, firsts
+from measurement.columnar.shards import shard_of
 from measurement.columnar.table import Keys
 from measurement.model.events import FIELD_INDEX, MICROS_PER_HOUR
 from measurement.state.ring import SLOTS, Changes
@@ -87,9 +88,8 @@ class Part:
         return self.hi, self.lo, self.row, self.price, self.hours, self.codes
 
     def split(self, shards: int) -> list[tuple[str, "Part"]]:
-        """(shard, its events in order of arrival) for each shard that has any; as elsewhere by the id's high bits, since the
-        low ones choose the slot in a shard's table."""
-        shard = ((self.hi >> np.uint64(40)) % np.uint64(shards)).astype(np.uint8)
+        """(shard, its events in order of arrival) for each shard that has any."""
+        shard = shard_of(self.hi, shards).astype(np.uint8)
         order = np.argsort(shard, kind="stable")
         edges = np.searchsorted(shard[order], np.arange(shards + 1))
         return [(str(s), self._take(order[a:b])) for s, (a, b) in enumerate(zip(edges[:-1], edges[1:])) if b > a]

@@ -66,7 +66,7 @@ class Run:
 def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> None:
     """Streams until the job ends, which it does when it is cancelled or fails, or with ``until_idle``. CloudError, RunError
     or PolicyError, one line, for what is missing before it starts and what ended it."""
-    rules = policy.load(what.policy) if what.policy else policy.Policy()
+    rules = policy.given(what.policy)
     by = _engine(what, say)
     lease = check(what.places)
     if what.idle_after <= lease:
@@ -96,7 +96,7 @@ def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None])
 
 def rebuild(what: Run, start: int, stop: int, tell: Callable[[Progress], None], say: Callable[[str], None]) -> None:
     """Rebuilds the hours from ``start`` to before ``stop`` (µs) from the archive, under a new generation."""
-    rules = policy.load(what.policy) if what.policy else policy.Policy()
+    rules = policy.given(what.policy)
     by = _engine(what, say)
     check(what.places)
     control = Control(what.places.endpoints, what.places.instance)

@@ -12,6 +12,7 @@ import orjson
 import pyarrow as pa
 from numba import njit
 
+from measurement.columnar.shards import shard_of
 from measurement.model.events import DIMENSIONS
 
 ROW = np.dtype([
@@ -194,8 +195,7 @@ class EventBatch:
         """
         by_parent = (self.rows["type"] != 0) & (self.rows["type"] != 2)
         key = np.where(by_parent, self.rows["parent_hi"], self.rows["id_hi"])
-        # The low bits choose the slot in a shard's hash table, so the shard comes from the high ones.
-        shard = ((key >> np.uint64(40)) % np.uint64(shards)).astype(np.uint16)
+        shard = shard_of(key, shards).astype(np.uint16)
         order = np.argsort(shard, kind="stable")
         rows, payloads = self.rows[order], self._payloads if isinstance(self._payloads, Slices) else slices(self.payloads)
         edges = np.searchsorted(shard[order], np.arange(shards + 1, dtype=np.uint16))

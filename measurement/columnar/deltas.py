@@ -7,6 +7,7 @@ import numpy as np
 import orjson
 
 from measurement.columnar.batch import pack, unpack
+from measurement.columnar.shards import parted, shard_of
 from measurement.columnar.texts import fingerprints_of_rows, text_fingerprints
 
 _VERSION = 1
@@ -59,13 +60,11 @@ class Deltas:
 
     def shard(self, shards: int) -> np.ndarray:
         """The shard of each change, uint64."""
-        return (self.keys[:, 0] >> np.uint64(40)) % np.uint64(shards)
+        return shard_of(self.keys[:, 0], shards)
 
     def split(self, shards: int) -> list[tuple[int, "Deltas"]]:
         """(shard, its changes) for each shard that has any."""
-        shard = self.shard(shards)
-        found = ((s, np.flatnonzero(shard == s)) for s in range(shards))
-        return [(s, self.take(at)) for s, at in found if len(at)]
+        return [(s, self.take(at)) for s, at in parted(self.shard(shards), shards)]
 
     @classmethod
     def tally(cls, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":

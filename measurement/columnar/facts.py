@@ -11,6 +11,7 @@ import orjson
 
 from measurement.columnar.batch import CODEC, Blobs, kept, pack, unpack
 from measurement.columnar.labels import firsts
+from measurement.columnar.shards import parted, shard_of
 from measurement.columnar.table import Keys
 from measurement.columnar.texts import fingerprints_of_rows, numbered, text_fingerprints
 from measurement.model.events import CLICK, IMPRESSION
@@ -91,9 +92,7 @@ class Facts:
 
     def split(self, shards: int) -> list[tuple[int, "Facts"]]:
         """(shard, its facts in order) for each shard that has any: a user's are together."""
-        shard = (self.facts["user_hi"] >> np.uint64(40)) % np.uint64(shards)
-        found = ((s, np.flatnonzero(shard == s)) for s in range(shards))
-        return [(s, self.take(at)) for s, at in found if len(at)]
+        return [(s, self.take(at)) for s, at in parted(shard_of(self.facts["user_hi"], shards), shards)]
 
 
 def impressions(hi: np.ndarray, lo: np.ndarray, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

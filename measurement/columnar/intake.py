@@ -24,8 +24,6 @@ from measurement.model.policy import Policy
 _TIME, _EVENT_ID, _EVENT_TYPE, _CONSENT = (e.FIELD_INDEX[name] for name in ("event_time", "event_id", "event_type", "consent"))
 
 
-_NOBODY = np.zeros(0, np.int64)
-
 
 @dataclass(frozen=True)
 class Origin:
@@ -59,8 +57,8 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
     """Judges a decoded frame. ``edge`` is what was counted before decoding; older than the ``floor`` (µs) is too late."""
     counting = policy.counting
     start = min(watermark.value, others)
-    refused = screen.refused(decoded)
-    judged = _judged(decoded, origin.clocks[decoded.piece], policy, refused if screen.rejects else _NOBODY)
+    refused, unnamed = screen.without_consent(decoded)
+    judged = _judged(decoded, origin.clocks[decoded.piece], policy, refused)
     reason, kinds = judged["reason"], judged["type"]
     times = decoded.values[:, _TIME]
     before = watermark.judge(times, reason, others, counting.dedup_horizon, floor)
@@ -77,8 +75,8 @@ def take_in(decoded: Decoded, origin: Origin, edge: Edge, policy: Policy, waterm
     rows["file"], rows["encoding"] = labels.code(origin.source), origin.encoding
     rows["schema"] = -1 if origin.schema_id is None else labels.code(origin.schema_id)
     activity = screen.judge(decoded, judged, chosen, rows)
-    if len(refused):
-        nobody = np.isin(chosen, refused)  # rates have seen the user, nobody behind them does
+    if len(unnamed):
+        nobody = np.isin(chosen, unnamed)  # rates have seen the user, nobody behind them does
         rows["user_hi"][nobody], rows["user_lo"][nobody] = 0, 0
 
     hours, readable = _hours(decoded)
@@ -124,8 +122,8 @@ def _judged(decoded: Decoded, clocks: np.ndarray, policy: Policy, refused: np.nd
 
 def accepted_times(decoded: Decoded, clock: int, policy: Policy, screen: Screen) -> np.ndarray:
     """Event times (int64 µs) of the events that the stateless rules accept, in order of arrival."""
-    clocks, refused = np.full(len(decoded.values), clock), screen.refused(decoded) if screen.rejects else _NOBODY
-    return decoded.values[_judged(decoded, clocks, policy, refused)["reason"] == ACCEPTED, _TIME]
+    refused, _ = screen.without_consent(decoded)
+    return decoded.values[_judged(decoded, np.full(len(decoded.values), clock), policy, refused)["reason"] == ACCEPTED, _TIME]
 
 
 def _hours(decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:

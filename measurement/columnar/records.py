@@ -6,6 +6,7 @@ from typing import ClassVar
 import numpy as np
 
 from measurement.columnar.batch import CODEC, pack, unpack
+from measurement.columnar.shards import parted, shard_of
 
 
 @dataclass(frozen=True)
@@ -24,26 +25,31 @@ class Records:
         return self.rows.nbytes
 
     def encode(self) -> bytes:
-        raw = b"".join([self.rows[name].tobytes() for name in self.DTYPE.names])
-        return pack(self.VERSION, (np.int64(len(self.rows)).tobytes(), CODEC.compress(raw, asbytes=True)))
+        return pack(self.VERSION, (np.int64(len(self.rows)).tobytes(), packed(self.rows, self.DTYPE.names)))
 
     @classmethod
     def decode(cls, encoded: bytes):
-        count, packed = unpack(cls.VERSION, encoded)
-        n = int(np.frombuffer(count, np.int64)[0])
-        rows, at = np.zeros(n, cls.DTYPE), 0
-        raw = CODEC.decompress(packed, decompressed_size=n * cls.DTYPE.itemsize, asbytes=True)
-        for name in cls.DTYPE.names:
-            rows[name] = np.frombuffer(raw, cls.DTYPE[name], n, at)
-            at += n * cls.DTYPE[name].itemsize
-        return cls(rows)
+        count, columns = unpack(cls.VERSION, encoded)
+        return cls(unpacked(columns, int(np.frombuffer(count, np.int64)[0]), cls.DTYPE, cls.DTYPE.names))
 
-    def by(self, shard: np.ndarray) -> list:
-        """(shard, its records in order) for each shard that has any; ``shard``: of each record, an integer."""
-        return [(int(s), type(self)(self.rows[shard == s])) for s in np.unique(shard)]
+    def by(self, shard: np.ndarray, shards: int) -> list:
+        """(shard, its records in order) for each shard that has any; ``shard``: of each record."""
+        return [(s, type(self)(self.rows[at])) for s, at in parted(shard, shards)]
 
 
-ROUTE_SHIFT = 40  # as events are parted (EventBatch.split)
+def packed(rows: np.ndarray, names: tuple[str, ...]) -> bytes:
+    """Some columns of records one behind the other, so that they compress, and compressed."""
+    return CODEC.compress(b"".join([rows[name].tobytes() for name in names]), asbytes=True)
+
+
+def unpacked(columns: memoryview, n: int, dtype: np.dtype, names: tuple[str, ...]) -> np.ndarray:
+    """The n records of ``packed``; other columns are zeros."""
+    rows, at = np.zeros(n, dtype), 0
+    raw = CODEC.decompress(columns, decompressed_size=n * sum(dtype[name].itemsize for name in names), asbytes=True)
+    for name in names:
+        rows[name] = np.frombuffer(raw, dtype[name], n, at)
+        at += n * dtype[name].itemsize
+    return rows
 
 
 class Activity(Records):
@@ -53,12 +59,12 @@ class Activity(Records):
     VERSION = 101
     DTYPE = np.dtype([
         ("hi", "u8"), ("lo", "u8"), ("id_hi", "u8"), ("id_lo", "u8"), ("digest", "u8"), ("time", "i8"), ("watermark", "i8"),
-        ("route", "u4"),  # what the event's shard is chosen by: its impression's identity's upper half, shifted
+        ("route", "u4"),  # what the event's shard is chosen by: its impression's identity's upper half, by ``shards.SHIFT``
         ("kind", "u1"),  # USER or ADDRESS
     ])
 
     def split(self, shards: int) -> list[tuple[int, "Activity"]]:
-        return self.by((self.rows["hi"] >> np.uint64(40)) % np.uint64(shards))
+        return self.by(shard_of(self.rows["hi"], shards), shards)
 
 
 USER, ADDRESS = range(2)
@@ -75,7 +81,7 @@ class Verdicts(Records):
     ])
 
     def split(self, shards: int) -> list[tuple[int, "Verdicts"]]:
-        return self.by(self.rows["route"] % np.uint32(shards))
+        return self.by(self.rows["route"] % np.uint32(shards), shards)
 
     def split_by_order(self, shards: int) -> list[tuple[int, "Verdicts"]]:
-        return self.by((self.rows["order_hi"] >> np.uint64(40)) % np.uint64(shards))
+        return self.by(shard_of(self.rows["order_hi"], shards), shards)

@@ -10,7 +10,8 @@ from numba import njit
 from measurement.columnar.by_value import ByValue
 from measurement.columnar.decode import Decoded
 from measurement.columnar.intervals import Networks
-from measurement.columnar.records import ADDRESS, ROUTE_SHIFT, USER, Activity
+from measurement.columnar.records import ADDRESS, USER, Activity
+from measurement.columnar.shards import SHIFT
 from measurement.columnar.siphash import siphash
 from measurement.model import events as e
 from measurement.model.screening import REJECT, Screening
@@ -20,8 +21,8 @@ from measurement.rules.robots import JUDGED_BYTES, Robots
 _F = e.FIELD_INDEX
 _AGENT, _IP, _COUNTRY, _CONSENT, _TEST = (_F[name] for name in ("user_agent", "ip", "country", "consent", "test"))
 _ROBOT, _DATACENTRE, _LISTED = (e.INVALID_REASONS.index(reason) for reason in ("robot", "datacentre", "listed"))
-_NOBODY = np.zeros(0, np.int64)
-_ROUTE = np.uint64(ROUTE_SHIFT)
+_NONE = np.zeros(0, np.int64)
+_ROUTE, _KIND = np.uint64(SHIFT), np.uint64(1)
 
 
 @njit(cache=True, nogil=True)
@@ -35,9 +36,9 @@ def _in_countries(buf, starts, lengths, countries, out):
 
 
 @njit(cache=True, nogil=True)
-def _activity(rows, at, hi, lo, worlds, kind, key, out):
-    """The activity of the ROWs ``at`` by whoever ``hi`` and ``lo`` are. ``worlds`` (uint64) keep kinds, and a probe's events,
-    apart."""
+def _activity(rows, at, hi, lo, worlds, key, out):
+    """The activity of the ROWs ``at`` by whoever ``hi`` and ``lo`` are. ``worlds`` (uint64) keep kinds, their lowest bit, and a
+    probe's events apart."""
     for n in range(len(at)):
         i = at[n]
         it, to = rows[i], out[n]
@@ -49,7 +50,7 @@ def _activity(rows, at, hi, lo, worlds, kind, key, out):
         to.watermark = it.watermark
         alone = it.type == e.IMPRESSION or it.type == e.CONVERSION
         to.route = (it.id_hi if alone else it.parent_hi) >> _ROUTE
-        to.kind = kind
+        to.kind = worlds[i] & _KIND
 
 
 class Screen:
@@ -66,19 +67,16 @@ class Screen:
             self._countries = np.array([ord(c[0]) << 8 | ord(c[1]) for c in sorted(asked.required_in)], np.uint16)
             self._granted = ByValue(lambda texts: np.array([consent.granted(t, asked.asked) for t in texts], bool))
 
-    def refused(self, decoded: Decoded) -> np.ndarray:
-        """Rows of the events that were to have consent and have none."""
+    def without_consent(self, decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the events that were to have consent and have none: those to be refused, and those to be counted without their
+        user; the policy says which of the two they are."""
         if self._rules.consent is None:
-            return _NOBODY
+            return _NONE, _NONE
         asked = np.zeros(len(decoded.values), bool)
         _in_countries(decoded.buf, decoded.values[:, _COUNTRY], decoded.lengths[:, _COUNTRY], self._countries, asked)
         at = np.flatnonzero(asked)
-        return at[self._granted.verdicts(decoded.buf, decoded.values[at, _CONSENT], decoded.lengths[at, _CONSENT]) == 0]
-
-    @property
-    def rejects(self) -> bool:
-        """Whether events without consent are refused, and not counted without their user."""
-        return self._rules.consent is not None and self._rules.consent.otherwise == REJECT
+        at = at[self._granted.verdicts(decoded.buf, decoded.values[at, _CONSENT], decoded.lengths[at, _CONSENT]) == 0]
+        return (at, _NONE) if self._rules.consent.otherwise == REJECT else (_NONE, at)
 
     def judge(self, decoded: Decoded, judged: dict[str, np.ndarray], chosen: np.ndarray, rows: np.ndarray) -> Activity | None:
         """Sets the verdicts of accepted events ``chosen``, whose ROWs these are; their activity, where a rate asks for it."""
@@ -89,7 +87,7 @@ class Screen:
         if rate.per_user_hour is not None:  # whose fingerprint says itself whether it is a probe's
             known = np.flatnonzero(rows["user_hi"] | rows["user_lo"])
             worlds = np.broadcast_to(np.uint64(USER), len(rows))
-            activity.append(self._activity(rows, known, rows["user_hi"], rows["user_lo"], worlds, USER))
+            activity.append(self._activity(rows, known, rows["user_hi"], rows["user_lo"], worlds))
         if self._networks or rate.per_ip_hour is not None:
             hi, lo, good = judged["ip_hi"][chosen], judged["ip_lo"][chosen], decoded.lengths[chosen, _IP] > 0
             for reason, networks in self._networks:
@@ -97,10 +95,10 @@ class Screen:
             if rate.per_ip_hour is not None:
                 tests = (decoded.lengths[chosen, _TEST] >= 0) & (decoded.values[chosen, _TEST] == 1)
                 worlds = ADDRESS + 2 * tests.astype(np.uint64)
-                activity.append(self._activity(rows, np.flatnonzero(good), hi, lo, worlds, ADDRESS))
+                activity.append(self._activity(rows, np.flatnonzero(good), hi, lo, worlds))
         return Activity(np.concatenate(activity)) if activity else None
 
-    def _activity(self, rows: np.ndarray, at: np.ndarray, hi: np.ndarray, lo: np.ndarray, worlds: np.ndarray, kind: int) -> np.ndarray:
+    def _activity(self, rows: np.ndarray, at: np.ndarray, hi: np.ndarray, lo: np.ndarray, worlds: np.ndarray) -> np.ndarray:
         out = np.empty(len(at), Activity.DTYPE)
-        _activity(rows, at, hi, lo, worlds, kind, self._key, out)
+        _activity(rows, at, hi, lo, worlds, self._key, out)
         return out

@@ -12,7 +12,8 @@ import numpy as np
 
 from measurement.columnar.batch import EventBatch
 from measurement.columnar.intake import Intake, position_text
-from measurement.columnar.records import ROUTE_SHIFT, USER, Verdicts
+from measurement.columnar.records import USER, Verdicts
+from measurement.columnar.shards import SHIFT
 from measurement.explain.copies import Copy, accepted, part
 from measurement.explain.fate import STANDS, Fate, Impression, Rate
 from measurement.explain.weigh import weigh
@@ -52,7 +53,7 @@ class _Following:
         self._groups = {_group(copy) for copy in copies}
         self._orders = {copy.parent for copy in copies if copy.row["type"] == e.CONVERSION} - {(0, 0)}
         self._followed = {_group(fate.copy) for fate in self._fates.values() if fate.followup}
-        self._routes = np.array([hi for hi, _ in self._groups], np.uint64) >> np.uint64(ROUTE_SHIFT)
+        self._routes = np.array([hi for hi, _ in self._groups], np.uint64) >> np.uint64(SHIFT)
         self._impressions: dict[Key, Impression] = {}  # by group: the one that stands
         self._seen: dict[Key, list[Copy]] = defaultdict(list)  # by group: its impressions
         self._before: dict[Key, list[EventBatch]] = defaultdict(list)  # by group: its follow-ups as they were read
@@ -65,7 +66,7 @@ class _Following:
 
     def take(self, intake: Intake) -> None:
         chain = self._chain
-        if chain.rates is not None and intake.activity is not None:
+        if intake.activity is not None:
             self._count(intake.activity.rows)
             verdicts = chain.rates.absorb(intake.activity).rows
             verdicts = verdicts[np.isin(verdicts["route"], self._routes)]

@@ -10,8 +10,9 @@ from measurement.explain.explanation import Explanation
 from measurement.explain.said import PERSONAL
 from measurement.explain.steps import NOT_REACHED, NOTED, PASSED, SKIPPED, STOPPED
 from measurement.explain.story import Story
-from measurement.explain.tables import Row, micros, second
+from measurement.explain.tables import Row, second
 from measurement.explain.words import count, name
+from measurement.monitors.ledger import micros
 from measurement.paths.texts import amount, time
 
 _GOOD, _BAD = ("✓", "green"), ("✗", "bold red")

@@ -8,6 +8,7 @@ from sqlglot import exp
 
 from measurement.model.events import DIMENSIONS
 from measurement.model.tables import CREDITS, DELIVERY, REJECTS, RESOLVED
+from measurement.monitors.ledger import micros
 
 Query = Callable[[str], list[dict]]
 Row = dict
@@ -75,10 +76,6 @@ def _equals(column: str, value: str | int | None) -> str:
     if isinstance(value, int):
         return f"{column} = TIMESTAMP '{(_EPOCH + timedelta(microseconds=value)).isoformat(sep=' ')}'"
     return f"{column} = {exp.Literal.string(value).sql('bigquery')}"
-
-
-def micros(at: datetime) -> int:
-    return (at - _EPOCH) // timedelta(microseconds=1)
 
 
 def second(at: datetime) -> str:

@@ -42,7 +42,7 @@ def pipeline(job: Job) -> beam.Pipeline:
     """The pipeline of a local run; ValueError for flags that would count wrongly."""
     options = PipelineOptions(job.flags)
     require_split_guard(options)
-    rules = policy.load(Path(job.policy)) if job.policy else policy.Policy()
+    rules = policy.given(job.policy and Path(job.policy))
     config = RunConfig(job.run, job.generation, job.began, rules)
     in_process = (options.view_as(StandardOptions).runner or "").endswith("PrismRunner")
     source = FileSource(job.run, [InputFile(**f) for f in job.files], rules, in_process, job.backfill)

@@ -22,7 +22,7 @@ _NUMBERS = ("entries", "age in days")
 def lists_in_force(policy: Path | None) -> list[ListFacts]:
     """The lists that events are screened by under a policy, the open one first; PolicyError for a policy or a file of its
     that cannot be used."""
-    return (policies.load(policy) if policy else policies.Policy()).screening.lists
+    return policies.given(policy).screening.lists
 
 
 def show(lists: list[ListFacts], today: date) -> None:

@@ -60,7 +60,7 @@ class Run:
 def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> int:
     """Runs to the end of the input; the generation. RunError with one line where that cannot be."""
     try:
-        rules = policy.load(what.policy) if what.policy else policy.Policy()
+        rules = policy.given(what.policy)
         if not what.again:
             inputs.find(what.patterns)
         flags = engine_flags(what.engine, what.flags, say)

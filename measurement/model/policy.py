@@ -35,6 +35,11 @@ class Policy:
         return " ".join([f"counting-2 policy:{self.digest}", *(found.stamp for found in self.screening.lists)])
 
 
+def given(path: Path | None) -> Policy:
+    """The policy of a file, or the default without one; PolicyError as ``load``."""
+    return Policy() if path is None else load(path)
+
+
 _KNOWN = {
     "": {"counting", "attribution", "screening"},
     "counting": {"dedup_horizon", "join_horizon", "allowed_lateness", "viewability"},

@@ -20,13 +20,12 @@ class Chain:
     """
 
     def __init__(self, policy: Policy):
-        rate = policy.screening.rate
-        self.rates = RatesShard(rate, policy.counting.dedup_horizon) if rate.asked else None
+        self.rates = RatesShard(policy.screening.rate, policy.counting.dedup_horizon)
         self.join, self.orders = JoinShard(policy.counting), OrdersShard(policy.counting)
 
     def take(self, intake: Intake) -> Iterator[Effects | Decided]:
         """What a frame's events decided, then what had waited for its watermark."""
-        if self.rates is not None and intake.activity is not None:
+        if intake.activity is not None:
             yield from self.judge(self.rates.absorb(intake.activity))
         yield from self.absorb(intake.batch)
         yield from self.advance(intake.before)
@@ -38,13 +37,11 @@ class Chain:
         yield from self._of_join(self.join.absorb(batch))
 
     def advance(self, watermark: int) -> Iterator[Effects]:
-        for machine in (self.rates, self.orders):
-            if machine is not None:
-                machine.advance(watermark)
+        self.rates.advance(watermark)
+        self.orders.advance(watermark)
         yield self.join.advance(watermark)
         for machine in (self.rates, self.join, self.orders):
-            if machine is not None:
-                machine.take_changes()  # nobody keeps a log
+            machine.take_changes()  # nobody keeps a log
 
     def _of_join(self, effects: Effects) -> Iterator[Effects | Decided]:
         yield effects

@@ -13,11 +13,11 @@ from itertools import repeat
 import numpy as np
 import orjson
 
-from measurement.columnar.batch import CODEC, DIMS, NO_WATERMARK, ROW, EventBatch, blobs, kept, pack, unpack
+from measurement.columnar.batch import DIMS, NO_WATERMARK, ROW, EventBatch, blobs, kept, pack, unpack
 from measurement.columnar.deltas import INVALID_TRAFFIC, LATE, ON_TIME, Deltas
 from measurement.columnar.facts import Facts
 from measurement.columnar.labels import named
-from measurement.columnar.records import Verdicts
+from measurement.columnar.records import Verdicts, packed, unpacked
 from measurement.columnar.table import Keys, grown
 from measurement.columnar.texts import numbered
 from measurement.model import events as e
@@ -33,7 +33,7 @@ _VERSION = 4
 _EVENT = np.dtype([("id_hi", "u8"), ("id_lo", "u8"), *ENTRY.descr])  # a remembered event, without its digest
 # What a log tells of an entry: chains, and what impressions were counted for, follow from the entries. A column stands whole
 # behind the other, so that they compress.
-_LOGGED = tuple((name, ENTRY[name]) for name in ENTRY.names if name not in ("link", "seen"))
+_LOGGED = tuple(name for name in ENTRY.names if name not in ("link", "seen"))
 _CHANGE = np.dtype([("hi", "u8"), ("lo", "u8"), ("time", "i8"), ("status", "u1"), ("verdict", "u1"), ("joined", "u2")])
 _NO_CHANGES = np.zeros(0, _CHANGE)
 _STALE = 10_000  # so many that have come are no reason to make a table anew
@@ -500,7 +500,7 @@ class JoinShard:
         labels = list(log.labels)[known:]
         return pack(_VERSION, (
             np.int64(bucket).tobytes(), orjson.dumps(labels), self.row_keys.hi[rows].tobytes(), self.row_keys.lo[rows].tobytes(),
-            self.row_hours[rows].tobytes(), codes.tobytes(), self.known.ids[at].tobytes(), _packed(entries), waiting.encode(),
+            self.row_hours[rows].tobytes(), codes.tobytes(), self.known.ids[at].tobytes(), packed(entries, _LOGGED), waiting.encode(),
             changes.tobytes(), expected.tobytes(),
         ))
 
@@ -668,19 +668,9 @@ def _unordered(rows: np.ndarray) -> np.ndarray:
     return (rows["type"] == e.CONVERSION) & (rows["parent_hi"] | rows["parent_lo"] == 0)
 
 
-def _packed(entries: np.ndarray) -> bytes:
-    """ENTRY rows, without what follows from them, compressed."""
-    return CODEC.compress(b"".join([entries[name].tobytes() for name, _ in _LOGGED]), asbytes=True)
-
-
-def _unpacked(packed: memoryview, n: int) -> np.ndarray:
-    """The ENTRY rows (n,) of ``_packed``."""
-    entries, at = np.zeros(n, ENTRY), 0
-    data = CODEC.decompress(packed, decompressed_size=n * sum(kind.itemsize for _, kind in _LOGGED), asbytes=True)
-    for name, kind in _LOGGED:
-        entries[name] = np.frombuffer(data, kind, n, at)
-        at += n * kind.itemsize
-    return entries
+def _unpacked(columns: memoryview, n: int) -> np.ndarray:
+    """ENTRY rows (n,) as a log has them, without what follows from them."""
+    return unpacked(columns, n, ENTRY, _LOGGED)
 
 
 def _whole(batch: EventBatch, i: int) -> Waiting:

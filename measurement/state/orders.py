@@ -214,13 +214,16 @@ class OrdersShard:
 
     def next_due(self) -> int | None:
         """The watermark (µs) at which ``advance`` next forgets something; None if nothing is remembered."""
-        buckets = [*self._by_bucket, *(self.buckets.of(time) for _, _, time in self._expected)]
-        return min(map(self.buckets.expires, buckets), default=None)
+        return min(map(self.buckets.expires, self._held()), default=None)
+
+    def _held(self) -> set[int]:
+        """The buckets of what is remembered or expected."""
+        return {*self._by_bucket, *(self.buckets.of(time) for _, _, time in self._expected)}
 
     def advance(self, watermark: int) -> None:
         """Forgets the conversions that no later one can belong with."""
         first = self.buckets.first_kept(watermark)
-        expired = {b for b in (*self._by_bucket, *(self.buckets.of(time) for _, _, time in self._expected)) if b < first}
+        expired = {b for b in self._held() if b < first}
         self._expected = {key: verdict for key, verdict in self._expected.items() if self.buckets.of(key[2]) >= first}
         settled: list[Conversion] = []
         for bucket in expired:

@@ -20,10 +20,10 @@ from measurement.state.ring import SLOTS, Buckets, Changes
 _RATE = INVALID_REASONS.index("rate")
 _ITSELF, _ALL = 1, 2  # events that a row makes known to be invalid
 _UNLIMITED = np.iinfo(np.int32).max
+_WHOSE = np.dtype([("count", "i4"), ("held", "i4"), ("last", "i4")])  # distinct identities, events remembered, the last of them
 # A remembered event beside its identity, which stands in ``Identities`` mixed with who and hour, since one event is both a
 # user's and an address's. An identity that comes with another content is no more activity, but may be what stands in the end:
 # it is remembered as well, its digest mixed in (``other``).
-_WHOSE = np.dtype([("count", "i4"), ("held", "i4"), ("last", "i4")])  # distinct identities, events remembered, the last of them
 _EVENT = np.dtype([("time", "i8"), ("whose", "i4"), ("before", "i4"), ("route", "u4"), ("kind", "u1"), ("other", "u1")])
 
 

@@ -13,11 +13,10 @@ from measurement.transforms.keyed import KeyedMachine
 class Credits(KeyedMachine):
     """(shard, Facts) to (str, Deltas) of conversion_credits and attribution."""
 
-    stages_behind = 1
+    stage, stages_behind = "credits", 1
 
     def __init__(self, config: RunConfig):
-        super().__init__(config.run, "credits")
-        self._config = config
+        super().__init__(config)
         self._dropped = Metrics.counter("attribution", "touches_beyond_limit")
 
     def machine(self, key):
@@ -30,7 +29,3 @@ class Credits(KeyedMachine):
         for table, deltas in (CREDITS, credited.credits), (ATTRIBUTION, credited.attribution):
             if deltas is not None:
                 yield from tallies_by_shard(table.name, deltas, self._config)
-
-    def advance(self, key, machine, watermark):
-        machine.advance(watermark)
-        return ()

@@ -1,17 +1,16 @@
 """The stage that deduplicates and joins, one machine a shard of impressions."""
 
-import numpy as np
 from apache_beam.pvalue import TaggedOutput
 
 from measurement.columnar.batch import ENCODINGS, EventBatch
 from measurement.columnar.deltas import tallied
 from measurement.columnar.intake import position_text
 from measurement.columnar.records import Verdicts
+from measurement.columnar.shards import parted, shard_of
 from measurement.io import flow
 from measurement.model.events import EVENT_TYPES
 from measurement.model.tables import DELIVERY, INVALID_TRAFFIC, LEDGER
 from measurement.state.join import DETAILS, Effects, JoinShard, Waiting
-from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
@@ -21,11 +20,7 @@ ORDERS = "orders"
 class Join(KeyedMachine):
     """(shard, EventBatch or Verdicts) to TALLIES, REJECTS, ORDERS (shard, EventBatch or Verdicts) and FACTS (shard, Facts)."""
 
-    stages_behind = 3
-
-    def __init__(self, config: RunConfig):
-        super().__init__(config.run, "join")
-        self._config = config
+    stage, stages_behind = "join", 3
 
     def machine(self, key):
         return JoinShard(self._config.policy.counting)
@@ -66,9 +61,8 @@ class Join(KeyedMachine):
 
 
 def _by_order(batch: EventBatch, shards: int):
-    shard = (batch.rows["parent_hi"] >> np.uint64(40)) % np.uint64(shards)
-    for s in np.unique(shard).tolist():
-        yield str(s), EventBatch(batch.rows[shard == s], batch.dims, batch.payloads.take(np.flatnonzero(shard == s)), batch.labels)
+    for s, at in parted(shard_of(batch.rows["parent_hi"], shards), shards):
+        yield str(s), EventBatch(batch.rows[at], batch.dims, batch.payloads.take(at), batch.labels)
 
 
 def _reject(reason: str, event: Waiting, late: bool) -> dict:

@@ -18,6 +18,7 @@ from apache_beam.transforms.window import GlobalWindow, TimestampedValue
 from apache_beam.utils.timestamp import Timestamp
 
 from measurement.state.ring import SLOTS
+from measurement.transforms.config import RunConfig
 
 END_OF_TIME = GlobalWindow().max_timestamp().micros  # µs; timers know no later time
 _MILLISECOND = 1_000
@@ -57,8 +58,8 @@ def _bag(slot: int) -> BagStateSpec:
 class KeyedMachine(beam.DoFn):
     """Feeds (key, batch) elements and due times to a machine and writes its log.
 
-    Subclasses say what the machine is (``machine``), what a batch does (``absorb``) and what due time does (``advance``);
-    both yield outputs. A machine has ``restore``, ``take_changes`` and ``next_due``.
+    Subclasses say what the machine is (``machine``), what a batch does (``absorb``) and what due time does (``advance``: no more
+    than the machine's own unless they say so); both yield outputs. A machine has ``restore``, ``take_changes`` and ``next_due``.
     """
 
     TOKEN = ReadModifyWriteStateSpec("token", BytesCoder())
@@ -68,8 +69,10 @@ class KeyedMachine(beam.DoFn):
     # Slot SLOTS is for what has no event time.
     LOG0, LOG1, LOG2, LOG3, LOG4, LOG5, LOG6, LOG7, LOG8, LOG9, LOG10, LOG11, LOG12 = (_bag(s) for s in range(SLOTS + 1))
 
-    def __init__(self, run: str, stage: str):
-        self._run, self._stage = run, stage
+    stage: str  # by which it is told from the job's other stages
+
+    def __init__(self, config: RunConfig):
+        self._config = config
 
     def machine(self, key: str):
         raise NotImplementedError
@@ -78,7 +81,8 @@ class KeyedMachine(beam.DoFn):
         raise NotImplementedError
 
     def advance(self, key: str, machine, watermark: int):
-        raise NotImplementedError
+        machine.advance(watermark)
+        return ()
 
     def next_due(self, machine) -> int | None:
         """The watermark (µs) at which ``advance`` is to be called next; None if there is none."""
@@ -151,14 +155,14 @@ class KeyedMachine(beam.DoFn):
     def on_flush(self, key=beam.DoFn.KeyParam, token=beam.DoFn.StateParam(TOKEN)):
         # Only a machine in memory is flushed: nothing has to be logged for it (what was not flushed stays marked so in
         # the log), and one that has moved meanwhile is flushed with its next batch.
-        place = self._run, self._stage, key
+        place = self._config.run, self.stage, key
         machine = MACHINES.take(place, token.read())
         if machine is not None:
             yield from self.flush(key, machine)
             self._keep(place, token, machine)
 
     def _call(self, key: str, token, due, flush, log, act):
-        place = self._run, self._stage, key
+        place = self._config.run, self.stage, key
         written = token.read()
         machine = MACHINES.take(place, written)
         if machine is None:

@@ -6,7 +6,6 @@ from measurement.columnar.deltas import tallied
 from measurement.columnar.records import Verdicts
 from measurement.model.tables import INVALID_TRAFFIC, LEDGER
 from measurement.state.orders import OrdersShard
-from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import FACTS, TALLIES, facts_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
@@ -14,11 +13,7 @@ from measurement.transforms.keyed import KeyedMachine
 class Orders(KeyedMachine):
     """(shard, EventBatch or Verdicts) of conversions that name an order to TALLIES and FACTS (shard, Facts)."""
 
-    stages_behind = 2
-
-    def __init__(self, config: RunConfig):
-        super().__init__(config.run, "orders")
-        self._config = config
+    stage, stages_behind = "orders", 2
 
     def machine(self, key):
         return OrdersShard(self._config.policy.counting)
@@ -30,7 +25,3 @@ class Orders(KeyedMachine):
                 yield from (TaggedOutput(TALLIES, tally) for tally in tallies_by_shard(table.name, deltas, self._config))
         for part in facts_by_shard(decided.facts, self._config):
             yield TaggedOutput(FACTS, part)
-
-    def advance(self, key, machine, watermark):
-        machine.advance(watermark)
-        return ()

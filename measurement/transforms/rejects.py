@@ -10,7 +10,6 @@ from measurement.columnar.deltas import LATE, ON_TIME, tallied
 from measurement.io.publication import ipc, of_rejects
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.state.rejects import RejectsShard
-from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import ROWS, TALLIES, now_micros
 from measurement.transforms.keyed import KeyedMachine
 
@@ -18,11 +17,7 @@ from measurement.transforms.keyed import KeyedMachine
 class Rejects(KeyedMachine):
     """(shard, rejects as an Arrow stream) to ROWS of the new ones and, for the others, a change of the ledger (TALLIES)."""
 
-    stages_behind = 1
-
-    def __init__(self, config: RunConfig):
-        super().__init__(config.run, "rejects")
-        self._config = config
+    stage, stages_behind = "rejects", 1
 
     def machine(self, key):
         return RejectsShard()
@@ -38,10 +33,6 @@ class Rejects(KeyedMachine):
         if not first.all():
             again = rejects.filter(pa.array(~first))
             yield TaggedOutput(TALLIES, ("ledger", tallied(_as_duplicates(again))))
-
-    def advance(self, key, machine, watermark):
-        machine.advance(watermark)
-        return ()
 
 
 def _as_duplicates(again: pa.Table) -> Counter:

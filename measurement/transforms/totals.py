@@ -31,9 +31,10 @@ class Totals(KeyedMachine):
 
     _flushed: dict[tuple[str, str], float] = {}  # by (run, key), for all instances of a worker process: when last (s)
 
+    stage = "totals"
+
     def __init__(self, config: RunConfig):
-        super().__init__(config.run, "totals")
-        self._config = config
+        super().__init__(config)
         self.flush_after = config.publish_seconds
 
     def machine(self, key):
@@ -96,14 +97,14 @@ class Totals(KeyedMachine):
         machine.rebuilt(deltas.take(np.flatnonzero(mine)), closed[mine], apart[mine], first)
 
     def flush_in(self, key):
-        last = self._flushed.get((self._run, key))
+        last = self._flushed.get((self._config.run, key))
         if last is None:
             return 0.0
         # By one clock for all keys: so what they publish goes through the engine, and to each sink, together.
         return max(0.0, (last // self.flush_after + 1) * self.flush_after - time.monotonic())
 
     def flush(self, key, machine):
-        self._flushed[self._run, key] = time.monotonic()
+        self._flushed[self._config.run, key] = time.monotonic()
         if self._awaits_rebuild(machine):
             return
         now = now_micros()
