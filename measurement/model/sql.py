@@ -31,6 +31,9 @@ LAYOUTS = {
     "intake": Layout("received_hour", ("source",)),
     "arrivals": Layout("published_at", ("window_start", "source")),
     "rejects": Layout("published_at", ("reason", "source")),
+    "audits": Layout("published_at", ("minute", "source")),
+    "latency": Layout("published_at", ("sink",)),
+    "sla": Layout("published_at", ("level",)),
 }
 
 

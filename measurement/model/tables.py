@@ -167,11 +167,44 @@ ATTRIBUTION = Table(
      Column("value_micros", INT64, True, "Value of the conversions, millionths of currency.")),
     10, stated=True, time="window_start")
 
+AUDITS = Table(
+    "audits", "What publishers say they have sent: events by source and minute of their own time, absolute, by run of the publisher.",
+    (Column("publisher", STRING, True, "One run of a publisher: a name that no other run has."),
+     Column("source", STRING, False, "The events' source_id; NULL where they have none."),
+     Column("minute", TIMESTAMP, False, "The minute of the events' own time, UTC; NULL where no event time could be read."),
+     Column("events", INT64, True, "Events sent so far."),
+     Column("state", STRING, True, "sending, or ended where the publisher has said that it sends no more."),
+     Column("sent_at", TIMESTAMP, True, "When the publisher said so.")), 3, stated=False)
+
+LATENCY = Table(
+    "latency", "How long events took from their receipt until what counts them could be read, as counts by bucket.",
+    (Column("sink", STRING, True, "Where they could be read: bigquery, bigtable or duckdb."),
+     Column("publication", STRING, True, "The publication that counts them, by which a repeated write is known."),
+     Column("at_most_ms", INT64, False, "The bucket's upper bound, milliseconds; NULL: longer than the last."),
+     Column("events", INT64, True, "Events in the bucket and in none below it."),
+     Column("readable_at", TIMESTAMP, True, "When they could be read.")), 3, stated=False)
+
+SLA = Table(
+    "sla", "The service levels as the monitor saw them, a row a level and look; the latest says how they are. Its revision is measured_at in ms.",
+    (Column("level", STRING, True, "The service level (docs/reliability.md)."),
+     Column("measured_at", TIMESTAMP, True, "When the monitor looked."),
+     Column("state", STRING, True, "ok, burning (it holds, and its budget goes too fast), broken, or unknown."),
+     Column("good", INT64, True, "What was judged at this look and was as promised: events, minutes or probes."),
+     Column("total", INT64, True, "What was judged at this look."),
+     Column("value", NUMERIC, False, "The level's figure, in its own unit: seconds, events, or a share of 1."),
+     Column("target", NUMERIC, True, "The share of 1 that must be as promised over 30 days."),
+     Column("budget_spent", NUMERIC, True, "Of what may be wrong in 30 days, the share that was; more than 1: the promise is broken."),
+     Column("firing", STRING, False, "The alerts that are open, by their long windows, with commas; NULL where none is."),
+     Column("since", TIMESTAMP, False, "Since when the first of them is open."),
+     Column("text", STRING, True, "What was found, in a line."),
+     Column("advertisers", STRING, False, "Advertisers touched, by comma."),
+     Column("hours", STRING, False, "Hours touched, by comma.")), 1, stated=False)
+
 # Days that BigQuery keeps a reject unless told otherwise: a month's figures are questioned, and a sender is mended and its rejects
 # replayed, within the month. Never less than the dedup horizon and a day: until then a replayed event may still count.
 REJECT_DAYS, LEAST_REJECT_DAYS = 30, 8
 
 RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
 
-TABLES = {t.name: t for t in (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS)}
+TABLES = {t.name: t for t in (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS, AUDITS, LATENCY, SLA)}
 TOTALS = {name: t for name, t in TABLES.items() if t.time}  # kept as absolute totals

@@ -1,0 +1,54 @@
+"""A service level's past in memory: what was good, of how many, minute by minute for thirty days. Pure; times are µs.
+
+Minutes are kept in rings, one for all levels, so that memory is bounded and what a look costs does not grow with the past.
+"""
+
+import numpy as np
+
+MINUTE = 60_000_000  # µs
+DAYS = 30  # the time over which a budget is counted
+KEPT = DAYS * 24 * 60  # minutes
+
+
+class Series:
+    """``good`` and ``total`` of each of some ``levels`` by minute."""
+
+    def __init__(self, levels: tuple[str, ...]):
+        self.levels = levels
+        self._row = {level: i for i, level in enumerate(levels)}
+        self._kept = np.zeros((2, len(levels), KEPT), np.int64)
+        self._last: int | None = None  # minute (number since 1970) of the newest slot
+
+    def add(self, level: str, at: int, good: int, total: int) -> None:
+        """Adds to the minute of ``at``. What is older than is kept is left out, and so is a level that is not among ours."""
+        minute = at // MINUTE
+        self._advance(minute)
+        if level not in self._row or minute <= self._last - KEPT:
+            return
+        self._kept[0, self._row[level], minute % KEPT] += good
+        self._kept[1, self._row[level], minute % KEPT] += total
+
+    def sums(self, level: str, start: int, stop: int) -> tuple[int, int]:
+        """(good, total) of the minutes from that of ``start`` to before that of ``stop``."""
+        if self._last is None or level not in self._row:
+            return 0, 0
+        first, end = max(start // MINUTE, self._last - KEPT + 1), min(stop // MINUTE, self._last + 1)
+        if first >= end:
+            return 0, 0
+        kept, a, b = self._kept[:, self._row[level]], first % KEPT, (end - 1) % KEPT + 1
+        parts = (slice(a, b),) if a < b else (slice(a, KEPT), slice(0, b))
+        good, total = (int(sum(row[part].sum() for part in parts)) for row in kept)
+        return good, total
+
+    def back(self, level: str, now: int, minutes: int) -> tuple[int, int]:
+        """(good, total) of so many minutes, the last of which is that of ``now``."""
+        end = (now // MINUTE + 1) * MINUTE
+        return self.sums(level, end - minutes * MINUTE, end)
+
+    def _advance(self, minute: int) -> None:
+        """Makes ``minute`` the newest if it is newer, and clears the slots that it enters."""
+        if self._last is None:
+            self._last = minute
+        for fresh in range(max(self._last + 1, minute - KEPT + 1), minute + 1):
+            self._kept[:, :, fresh % KEPT] = 0
+        self._last = max(self._last, minute)
