@@ -12,7 +12,7 @@ OUT := out/demo
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help env engine emulators run test bench bench-peers docs doctor clean
+.PHONY: help env engine emulators prometheus run test bench bench-peers docs doctor clean
 
 help:  ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
@@ -30,7 +30,13 @@ run: env engine $(DEMO)/truth.json  ## simulated events through the real job, ch
 emulators: env  ## the cloud's emulators for tests: found, or what to install (a build takes some five minutes)
 	@$(BIN)/python -m measurement.local.emulators --build
 
-test: env engine emulators  ## the tests
+prometheus:  ## Prometheus for tests: found, or what to install; with CI=true it is installed (Debian's package, as root or by sudo)
+	@command -v prometheus >/dev/null || { if [ "$$CI" = true ]; then \
+	  as_root=; [ "$$(id -u)" = 0 ] || as_root='sudo -n'; $$as_root apt-get update -qq && \
+	  $$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends prometheus >/dev/null; fi; } || true
+	@command -v prometheus || echo 'Prometheus is not there: apt-get install prometheus'
+
+test: env engine emulators prometheus  ## the tests
 	$(BIN)/python -m pytest -q tests
 
 bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with BENCH=name
@@ -39,8 +45,10 @@ bench: engine $(VENV)/.installed-bench  ## the benchmarks, or one of them with B
 bench-peers: engine $(VENV)/.installed-bench  ## other engines at the same task, each in its own environment (PEERS="--events 200000")
 	$(BIN)/python -m benchmarks.peers $(PEERS)
 
-docs: env  ## docs/methodology.md, from the rules and the default policy
+docs: env  ## docs/methodology.md, Prometheus's rules and Grafana's dashboard, from the rules, the default policy and levels
 	$(BIN)/python -m measurement.reporting.methodology > docs/methodology.md
+	$(BIN)/python -m measurement.monitors.prometheus_rules > config/prometheus/rules.yml
+	$(BIN)/python -m measurement.monitors.dashboard > config/grafana/measurement.json
 
 doctor:  ## what is there, what is missing, what each thing is needed for
 	@$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) measurement/local/doctor.py

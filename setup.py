@@ -7,7 +7,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["measurement*", "jobs*", "schemas*", "config*"]),
-    package_data={"schemas": ["*.avsc"], "config": ["*.yaml"]},
+    package_data={"schemas": ["*.avsc"], "config": ["*.yaml", "prometheus/*.yml", "grafana/*.json"]},
     install_requires=[
         "apache-beam[gcp]>=2.77,<2.78",  # Prism's options and the unbounded-source wrapper are guarded per release
         "crawler-user-agents>=1.67,<2",

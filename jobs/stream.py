@@ -9,6 +9,7 @@ from measurement.io.bigtable import WriteBigtable
 from measurement.io.endpoints import Endpoints
 from measurement.io.pubsub.source import PubSubSource
 from measurement.transforms.config import RunConfig
+from measurement.transforms.distribute import Rows
 from measurement.transforms.end import End
 
 _ELEMENTS_A_BUNDLE = 4
@@ -26,5 +27,8 @@ def stream(p: beam.Pipeline, source: PubSubSource, config: RunConfig, endpoints:
         # failure is then what it was to write before.
         | "Apart" >> beam.Reshuffle()
     )
-    rows | "BigQuery" >> beam.ParDo(WriteBigQuery(endpoints, dataset)) | "Stored" >> End()
-    rows | "Bigtable" >> beam.ParDo(WriteBigtable(endpoints, instance)) | "Served" >> End()
+    served = rows | "Bigtable" >> beam.ParDo(WriteBigtable(endpoints, instance)).with_output_types(Rows)
+    served | "Served" >> End()
+    # Bigtable's latency is BigQuery's to store, and in another stage, so that neither service waits for the other.
+    to_store = (rows, served | "Measured" >> beam.Reshuffle()) | "To store" >> beam.Flatten()
+    to_store | "BigQuery" >> beam.ParDo(WriteBigQuery(endpoints, dataset)) | "Stored" >> End()

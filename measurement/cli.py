@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,11 @@ class Profile(StrEnum):
     gcp = "gcp"
 
 
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
 class Consent(StrEnum):
     drop_user = "drop_user"
     reject = "reject"
@@ -36,6 +42,7 @@ _Subscription = Annotated[str | None, typer.Option(help="projects/P/subscription
 _Bigtable = Annotated[str | None, typer.Option(help="projects/P/instances/I")]
 _BigQuery = Annotated[str | None, typer.Option(help="P.DATASET")]
 _Policy = Annotated[Path | None, typer.Option(help="The policy file (YAML) to count by.")]
+_Slo = Annotated[Path | None, typer.Option(help="The service levels' targets (YAML); config/slo.yaml without it.", dir_okay=False)]
 _Engine = Annotated[str, typer.Option(help="prism, flink, dataflow, or any Beam runner; its own flags after `--`.")]
 
 
@@ -75,6 +82,7 @@ def run(
     until_idle: Annotated[bool, typer.Option(help="Cloud: end when nothing has come for --idle-seconds.")] = False,
     idle_seconds: Annotated[float, typer.Option(help="Cloud: an idle subscription's watermark follows the clock after so long.", min=1)] = 180.0,
     readers: Annotated[int, typer.Option(help="Cloud: readers that share the subscription.", min=1, max=1000)] = 1,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the log, with a line for each hour closed or restated: local OUT/run.log, else standard error.")] = LogFormat.text,
 ) -> None:
     """Stream events through the job: files to their end (local), or a subscription until it is stopped (emulators, gcp)."""
     if profile is Profile.local:
@@ -82,14 +90,14 @@ def run(
 
         if out is None or not input:
             raise Failure("--input and --out are needed with --profile local")
-        _execute(Run(out, input, policy, engine, list(context.args), backfill=backfill))
+        _execute(Run(out, input, policy, engine, list(context.args), backfill=backfill, log_format=log_format))
         return
     if backfill:
         raise Failure("--backfill: is of files, with --profile local; `measurement rebuild` makes hours anew from a cloud's archive")
     from measurement import cli_cloud
 
     cli_cloud.run(
-        profile, subscription, bigtable, bigquery, policy=policy, engine=engine, flags=list(context.args), schemas=schemas,
+        profile, subscription, bigtable, bigquery, log_format, policy=policy, engine=engine, flags=list(context.args), schemas=schemas,
         resume=resume, until_idle=until_idle, idle_after=idle_seconds, readers=readers)
 
 
@@ -141,11 +149,12 @@ def publish(
     topic: Annotated[str, typer.Option(help="projects/P/topics/T")],
     profile: _Profile = Profile.gcp,
     batch: Annotated[int, typer.Option(help="Events a message.", min=1, max=100_000)] = 1,
+    audits: Annotated[bool, typer.Option(help="Say on the topic TOPIC-audits what was sent, by source and minute.")] = True,
 ) -> None:
-    """Send event files to a topic, one event or --batch N a message."""
+    """Send event files to a topic, one event or --batch N a message, and say how many."""
     from measurement import cli_cloud
 
-    cli_cloud.publish(_on_cloud(profile, "publish"), input, topic, batch)
+    cli_cloud.publish(_on_cloud(profile, "publish"), input, topic, batch, audits)
 
 
 @app.command()
@@ -261,23 +270,59 @@ def reconcile(out: _Out = None, profile: _Profile = Profile.local, subscription:
 @app.command()
 def status(out: _Out = None, json_: Annotated[bool, typer.Option("--json", help="For machines.")] = False,
            profile: _Profile = Profile.local, subscription: _Subscription = None, bigtable: _Bigtable = None,
-           bigquery: _BigQuery = None) -> None:
-    """What the tables hold and how the last run is doing; exit 1 if it failed or does not balance."""
-    from measurement.local import summary
+           bigquery: _BigQuery = None, slo: _Slo = None) -> None:
+    """The service levels now, and what the tables hold; exit 1 if a level is broken, the job failed or its ledger does not balance."""
+    from measurement import cli_monitor
+    from measurement.monitors.show import show
 
+    levels, now = cli_monitor.slo(slo), time.time_ns() // 1_000
     if profile is Profile.local:
         from measurement.local.status import status as look
 
-        found = _reading(look, out)
+        found = _reading(lambda warehouse: look(warehouse, levels, now), out)
     else:
         from measurement import cli_cloud
 
-        found = cli_cloud.status(profile, subscription, bigtable, bigquery)
+        found = cli_cloud.status(profile, subscription, bigtable, bigquery, levels, now)
     if json_:
         print(json.dumps(dataclasses.asdict(found) | {"healthy": found.healthy}, default=str))
     else:
-        summary.show_status(found)
+        show(found)
     raise typer.Exit(0 if found.healthy else 1)
+
+
+@app.command()
+def monitor(
+    out: _Out = None,
+    profile: _Profile = Profile.local,
+    subscription: _Subscription = None,
+    bigtable: _Bigtable = None,
+    bigquery: _BigQuery = None,
+    slo: _Slo = None,
+    every: Annotated[float, typer.Option(help="Seconds between two looks.", min=0.1, max=3600)] = 60.0,
+    listen: Annotated[str, typer.Option(help="HOST:PORT where /metrics is served; port 0 picks one.")] = "127.0.0.1:9464",
+    probe: Annotated[bool, typer.Option(help="Cloud: send a probe each minute and look for it at both far ends.")] = True,
+    webhook: Annotated[list[str] | None, typer.Option(help="Where alerts are sent as JSON; repeatable.")] = None,
+    pagerduty_key_file: Annotated[Path | None, typer.Option(help="A file with the routing key of a PagerDuty service.", dir_okay=False)] = None,
+    runbooks: Annotated[str, typer.Option(help="The web address of this project's files, for links to runbooks.")] = "",
+    deadman: Annotated[str | None, typer.Option(help="An address that hears of each whole look; its silence is an alarm.")] = None,
+    looks: Annotated[int | None, typer.Option(help="End after so many looks, with 1 if a level is broken.", min=1)] = None,
+    log_format: Annotated[LogFormat, typer.Option(help="Of the log, on standard error.")] = LogFormat.text,
+) -> None:
+    """Judge the service levels again and again: metrics, table sla, alerts, a dead-man's signal, probes."""
+    from measurement import cli_monitor, logs
+
+    logs.configure(log_format)
+    levels, told, at = cli_monitor.slo(slo), cli_monitor.receivers(webhook or [], pagerduty_key_file, runbooks), cli_monitor.listening(listen)
+    if profile is Profile.local:
+        from measurement.local.place import LocalPlace
+
+        where = _reading(lambda warehouse: LocalPlace(warehouse.there()), out)
+    else:
+        from measurement import cli_cloud
+
+        where = cli_cloud.place(profile, subscription, bigtable, bigquery)
+    raise typer.Exit(cli_monitor.serve(where, levels, told, deadman, at, every, looks, probe and profile is not Profile.local))
 
 
 @app.command()

@@ -5,7 +5,8 @@ import signal
 import sys
 from collections.abc import Iterator
 
-from measurement.cloud.places import CloudError, Places, Profile, named
+from measurement import logs
+from measurement.cloud.places import CloudError, Places, Profile, audits_of, named
 from measurement.failure import Failure
 from measurement.io.framing import UnreadableInput
 from measurement.local import summary
@@ -22,10 +23,11 @@ def _plainly() -> Iterator[None]:
         raise Failure(str(error)) from error
 
 
-def run(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, **how) -> None:
+def run(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, log_format: str, **how) -> None:
     from measurement.cloud.run import Run
     from measurement.cloud.run import run as execute
 
+    logs.configure(log_format)
     with _plainly(), _ending_on_signals(), summary.display() as show:
         profile = Profile(profile)
         execute(Run(profile, Places.of(profile, subscription, bigtable, bigquery), **how), show.progress, show.say)
@@ -53,11 +55,12 @@ def provision(profile: str, project: str, topic: str, subscription: str, instanc
           f"--bigquery {places.dataset}")
 
 
-def publish(profile: str, patterns: list[str], topic: str, batch: int) -> None:
+def publish(profile: str, patterns: list[str], topic: str, batch: int, audits: bool) -> None:
     from measurement.cloud.publish import publish as send
 
     with _plainly():
-        done = send(find(patterns), named("--topic", topic), Profile(profile).endpoints, batch, lambda _: None)
+        heard = audits_of(named("--topic", topic)) if audits else None
+        done = send(find(patterns), topic, heard, Profile(profile).endpoints, batch, lambda _: None)
     print(f"{done.events:,} events in {done.messages:,} messages ({done.bytes / 1e6:,.1f} MB) to {topic}")
 
 
@@ -77,11 +80,19 @@ def reconcile(profile: str, subscription: str | None, bigtable: str | None, bigq
         return compare(Places.of(Profile(profile), subscription, bigtable, bigquery))
 
 
-def status(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None):
-    from measurement.cloud.reconcile import status as look
+def status(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None, slo, now: int):
+    from measurement.cloud.status import status as look
 
     with _plainly():
-        return look(Places.of(Profile(profile), subscription, bigtable, bigquery))
+        return look(Places.of(Profile(profile), subscription, bigtable, bigquery), profile, slo, now)
+
+
+def place(profile: str, subscription: str | None, bigtable: str | None, bigquery: str | None):
+    """Where a monitor looks (measurement/monitors/place.py)."""
+    from measurement.cloud.monitor import CloudPlace
+
+    with _plainly():
+        return CloudPlace(Places.of(Profile(profile), subscription, bigtable, bigquery), profile)
 
 
 @contextlib.contextmanager

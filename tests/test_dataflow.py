@@ -235,7 +235,7 @@ def graph(staged) -> api.Pipeline:
 def names(graph: api.Pipeline) -> set[str]:
     """Names of all steps; where Beam names one by a line of its own source, the number is left out."""
     return {re.sub(r"core\.py:\d+", "core.py", t.unique_name) for t in graph.components.transforms.values()
-            if t.spec.urn and "Apart/" not in t.unique_name}  # whose parts are Beam's own
+            if t.spec.urn and not re.search("(Apart|Measured)/", t.unique_name)}  # whose parts are Beam's own
 
 
 # State belongs to a step by its name: a name that changes loses it in an update, or needs --transform_name_mapping.
@@ -245,6 +245,7 @@ NAMES = {
     "Delivery", "Delivery/Distribute", "Delivery/Distribute/ParDo(Distribute)", "Delivery/Join", "Delivery/Join/ParDo(Join)",
     "Delivery/Orders", "Delivery/Orders/ParDo(Orders)", "Delivery/Facts", "Delivery/Credits",
     "Delivery/Refused", "Delivery/Rejects", "Delivery/Rejects/ParDo(Rejects)", "Delivery/Tallies", "Delivery/Totals", "Delivery/Rows", "Apart", "BigQuery", "Bigtable",
+    "Measured", "To store",
     *(f"{end}{step}" for end in ("Stored", "Served") for step in ("", "/Nothing", "/Apart", "/Taken")),
 }
 STATEFUL = {
@@ -348,7 +349,7 @@ def test_what_is_last_does_nothing(graph):  # a sink must not be: see transforms
     assert last == {"Stored/Taken", "Served/Taken"}
 
 
-SINKS = "BigQuery.", "Bigtable.", "Stored/", "Served/"  # nothing comes of them
+SINKS = "BigQuery.", "Stored/", "Served/"  # nothing comes of them
 
 
 def test_batches_travel_by_their_own_coders(graph, loaded):
@@ -363,7 +364,7 @@ def test_batches_travel_by_their_own_coders(graph, loaded):
             loaded["coders"][value][:2] if value in loaded["coders"] else urn)
     batches, tallies, facts = (["measurement.transforms.coders", f"{kind}Coder"] for kind in ("Judged", "Deltas", "Facts"))
     rows = common_urns.coders.BYTES.urn
-    assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/", *SINKS))} == {
+    assert {name: coder for name, coder in found.items() if not name.startswith(("Read/", "Apart/", "Measured/", *SINKS))} == {
         "Delivery/Distribute/ParDo(Distribute).events": batches, "Delivery/Join/ParDo(Join).orders": batches,
         "Delivery/Distribute/ParDo(Distribute).tallies": tallies, "Delivery/Join/ParDo(Join).tallies": tallies,
         "Delivery/Join/ParDo(Join).facts": facts, "Delivery/Orders/ParDo(Orders).facts": facts, "Delivery/Facts.None": facts,
@@ -371,7 +372,7 @@ def test_batches_travel_by_their_own_coders(graph, loaded):
         "Delivery/Rejects/ParDo(Rejects).tallies": tallies,
         "Delivery/Tallies.None": tallies, "Delivery/Refused.None": rows,
         "Delivery/Distribute/ParDo(Distribute).rejects": rows, "Delivery/Join/ParDo(Join).rejects": rows,
-        "Delivery/Rejects/ParDo(Rejects).rows": rows, "Delivery/Totals.None": rows, "Delivery/Rows.None": rows}
+        "Delivery/Rejects/ParDo(Rejects).rows": rows, "Delivery/Totals.None": rows, "Delivery/Rows.None": rows, "Bigtable.None": rows, "To store.None": rows}
 
 
 def test_what_the_source_emits_travels_by_a_coder_of_its_own(loaded):

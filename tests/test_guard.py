@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 from apache_beam.pvalue import TaggedOutput
 
-from measurement.columnar.batch import EventBatch
-from measurement.columnar.deltas import Deltas
-from measurement.columnar.facts import Facts
+from benchmarks.metrics import ROUTES, TRAVELS
 from measurement.io import files
 from measurement.io.files import FileSource
 from measurement.io.input_file import InputFile
@@ -26,8 +24,8 @@ from measurement.state.identities import IDENTITY, Identities
 from measurement.state.ring import SLOTS
 from measurement.transforms.config import RunConfig
 from measurement.transforms.credits import Credits
-from measurement.transforms.distribute import EVENTS, FACTS, REJECTS, ROWS, TALLIES, Distribute
-from measurement.transforms.join import ORDERS, Join
+from measurement.transforms.distribute import Distribute
+from measurement.transforms.join import Join
 from measurement.transforms.keyed import MACHINES
 from measurement.transforms.orders import Orders
 from measurement.transforms.rejects import Rejects
@@ -35,16 +33,6 @@ from measurement.transforms.totals import Totals
 
 LOG = 200_000  # events
 CLOCK = 1_790_000_000_000_000
-# By stage, where its outputs go (jobs/delivery.py).
-ROUTES = {
-    "distribute": {EVENTS: "join", TALLIES: "totals", REJECTS: "rejects"},
-    "join": {TALLIES: "totals", REJECTS: "rejects", ORDERS: "orders", FACTS: "credits"},
-    "orders": {TALLIES: "totals", FACTS: "credits"},
-    "credits": {None: "totals"},
-    "rejects": {TALLIES: "totals", ROWS: None},
-    "totals": {None: None},
-}
-TRAVELS = {"join": EventBatch, "orders": EventBatch, "credits": Facts, "totals": Deltas}  # what each keyed stage takes in
 
 
 # --- An engine that counts -----------------------------------------------------------------------------------

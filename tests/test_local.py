@@ -145,6 +145,25 @@ def test_screened_traffic_equals_the_simulators_truth_row_by_row(consent, prism,
     assert measurement("reconcile", "--out", out).returncode == 0
 
 
+def test_a_run_measures_each_event_that_delivery_counts_once_and_logs_each_hour_in_json(prism, tmp_path):
+    """Where nothing waits for its impression, all of them; a later generation, whose rows appear at its end, measures none."""
+    log, out = tmp_path / "log", tmp_path / "out"
+    none = dict.fromkeys(("late_rate", "orphan_rate", "future_rate", "too_late_rate", "undecodable_rate"), 0.0)
+    simulate(SimulateOptions(events=20_000, seed=13, files=1, jitter_seconds=0, **none), log)
+    for generation in 1, 2:
+        done = measurement("run", "--input", log, "--out", out, "--log-format", "json")
+        assert done.returncode == 0 and done.stderr == ""
+        counted = query(out, "SELECT sum(events) FROM ledger_latest WHERE outcome IN ('counted', 'invalid_traffic') AND event_type <> 'conversion'")
+        assert query(out, "SELECT sum(events) FROM latency_latest WHERE sink = 'duckdb'") == counted
+        assert query(out, "SELECT count(DISTINCT publication) > 1, min(readable_at) > min(began) FROM latency, job.runs") == [(True, True)]
+        lines = [json.loads(line) for line in (out / "run.log").read_text().splitlines()]
+        assert all(line["level"] != "INFO" or line["logger"].startswith("measurement.") for line in lines)
+        closed = [(line["hour"], line["events"]) for line in lines if line.get("event") == "hour_closed"]
+        assert sorted(closed) == query(out, "SELECT strftime(window_start, '%Y-%m-%dT%H:%M:%SZ'), sum(events)::BIGINT FROM ledger "
+                                            "WHERE status = 'final' AND window_start IS NOT NULL GROUP BY 1 ORDER BY 1")
+        assert len(lines) < 3 * len(closed)
+
+
 def test_off_a_terminal_a_run_prints_plain_lines_and_a_summary(log, done, prism, tmp_path):
     finished = measurement("run", "--input", log, "--out", tmp_path / "out")
     assert finished.stderr == ""

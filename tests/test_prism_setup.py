@@ -2,6 +2,7 @@
 
 import io
 import os
+import socket
 import subprocess
 import sys
 import zipfile
@@ -11,12 +12,14 @@ from urllib.error import URLError
 
 import apache_beam as beam
 import pytest
-from apache_beam.options.pipeline_options import PipelineOptions
+from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions
 from apache_beam.runners.portability.prism_runner import PrismJobServer
 from apache_beam.testing.util import assert_that, equal_to
 
+from measurement.cloud.engines import engine
 from measurement.local import doctor
 from measurement.local import prism as setup
+from measurement.local.run import RunError
 
 FAKE_GO = """#!/bin/sh
 echo "$@" > "$GOBIN/prism"
@@ -160,3 +163,16 @@ def test_doctor_runs_where_nothing_is_installed():
     bare = subprocess.run([sys.executable, "-S", "-I", doctor.__file__], capture_output=True, text=True)
     assert bare.returncode == 1 and not bare.stderr
     assert "apache-beam" in bare.stdout and "make env" in bare.stdout
+
+
+def test_a_job_is_waited_for_longer_than_beams_deadline(tmp_path):
+    options = PipelineOptions([*setup.prism_options(tmp_path), "--runner=PrismRunner"])
+    assert options.view_as(PortableOptions).job_server_timeout >= 365 * 24 * 3600  # by default it is over after 300 s
+
+
+def test_a_job_server_that_is_not_there_is_told_at_once():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        free = server.getsockname()[1]
+    for endpoint, told in ((f"127.0.0.1:{free}", "Connection refused"), ("somewhere", "must be HOST:PORT")):
+        with pytest.raises(RunError, match=f"--job_endpoint {endpoint}: {told}"):
+            engine("portable", [f"--job_endpoint={endpoint}"], print)

@@ -1,12 +1,15 @@
 """What a later generation publishes into the local warehouse: what differs, restated where it had been closed, and zeros."""
 
+import time
 from datetime import timedelta
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pytest
 from books import H, HOUR, attributed, credit
 
+from measurement.io.latency import carrying
 from measurement.io.publication import ipc, schema
 from measurement.local.inputs import Source
 from measurement.local.warehouse import Warehouse
@@ -111,6 +114,18 @@ def test_a_run_that_failed_changes_nothing(warehouse):
     before = latest(warehouse, CREDITS), latest(warehouse, ATTRIBUTION)
     assert run(warehouse, *by_touch("c1", H + MINUTE, ("t2", "1", 9)), state="failed") == []
     assert before == (latest(warehouse, CREDITS), latest(warehouse, ATTRIBUTION))
+
+
+def test_latency_is_told_of_what_can_be_read_and_of_nothing_that_is_staged(warehouse):
+    rows = carrying(pa.Table.from_pylist([FIRST[0] | {"revision": 1, "rule_version": "rules"}], schema(CREDITS)), np.array([[0, 5]]))
+    for generation in 1, 2:
+        warehouse.begin([SOURCE], {}, "rules", time.time_ns() // 1_000 - 7_000_000)
+        (warehouse.out / "conversion_credits.1.x.arrow").write_bytes(ipc(rows))
+        assert warehouse.take(warehouse.out, generation, None) == 1
+        with warehouse.read() as db:
+            assert db.execute("SELECT sink, at_most_ms, events FROM latency").fetchall() == [("duckdb", 10_000, 5)]
+            assert db.execute("SELECT count(*) FROM duckdb_tables() WHERE schema_name = 'staged' AND table_name IN ('latency', 'audits', 'sla')").fetchall() == [(0,)]
+        warehouse.finish(generation, "complete", ENDED, 7)
 
 
 def test_every_table_and_view_is_there_with_its_meaning(warehouse):

@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from measurement.local.prism import STAY
 from measurement.local.run import check_flags, engine_flags
 
 _INTERVAL_MS = 2_000  # Flink's checkpoints, unless said otherwise
@@ -25,12 +26,12 @@ def engine(name: str, flags: list[str], say) -> Engine:
     name = name.lower().removesuffix("runner")
     given = {flag.partition("=")[0] for flag in flags}
     if "--job_endpoint" in given:  # a job server that runs already is used as it is
-        ours = ["--streaming"] if "--runner" in given else ["--runner=PortableRunner", "--streaming"]
+        ours = ["--streaming", STAY] if "--runner" in given else ["--runner=PortableRunner", "--streaming", STAY]
         return _checked(ours, flags, _hold(flags, _DEFAULT_HOLD), 0.5)
     if name == "prism":
         return Engine(engine_flags(name, flags, say), "--environment_type" not in given, 0.0, 1.0)
     if name == "flink":
-        ours = ["--runner=FlinkRunner", "--streaming", "--finish_bundle_before_checkpointing"]
+        ours = ["--runner=FlinkRunner", "--streaming", STAY, "--finish_bundle_before_checkpointing"]
         if "--checkpointing_interval" not in given:
             ours.append(f"--checkpointing_interval={_INTERVAL_MS}")
         return _checked(ours, flags, _hold([*ours, *flags], _DEFAULT_HOLD), 0.5)

@@ -38,6 +38,12 @@ def named(flag: str, value: str | None) -> str:
     return value
 
 
+def audits_of(name: str) -> str:
+    """The topic on which a topic's publishers say what they have sent, and the subscription on which a subscription's monitor
+    hears it."""
+    return f"{name}-audits"
+
+
 @dataclass(frozen=True)
 class Places:
     """``subscription``: projects/P/subscriptions/S, also the job's name in the control table; ``instance``:

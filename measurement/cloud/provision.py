@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from measurement.cloud.places import CloudError, Places, Profile, named
+from measurement.cloud.places import CloudError, Places, Profile, audits_of, named
 from measurement.cloud.pubsub_admin import PubSubAdmin
 from measurement.io import bigquery_admin, bigtable_admin
 from measurement.io.bigquery_admin import BigQueryError
@@ -15,6 +15,7 @@ from measurement.model.tables import REJECTS
 
 # Settings of a job in the control table.
 ARCHIVE, ARCHIVE_SINCE, FIRST_BEGAN, RULES = "archive", "archive_since", "first_began", "rules"
+_AUDIT_SECONDS = 60  # after so long an audit that a monitor took and did not store comes back
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,9 @@ def provision(wanted: Wanted, say: Callable[[str], None]) -> Places:
             made = pubsub.make_archive(f"{places.subscription}-archive", topic, archive)
             say(f"archive subscription {places.subscription}-archive: {_made(made)}")
         say(f"subscription {places.subscription}: {_made(pubsub.make_subscription(places.subscription, topic, wanted.ack_seconds))}")
+        pubsub.make_topic(audits_of(topic))
+        heard = pubsub.make_subscription(audits_of(places.subscription), audits_of(topic), _AUDIT_SECONDS)
+        say(f"audits {audits_of(topic)} and its subscription: {_made(heard)}")
         bigtable_admin.provision(places.endpoints, places.instance)
         say(f"Bigtable tables in {places.instance}: there")
         bigquery_admin.provision(places.endpoints, wanted.project, wanted.dataset, location=wanted.location,

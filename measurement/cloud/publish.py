@@ -1,9 +1,12 @@
 """`measurement publish`: event files to a topic, as their publishers would send them: one event a message, or many.
 
 Files are sent side by side, the one furthest behind in event time first, so that a day in several files is one day on the
-topic. Bytes are sent as they stand in the files; a datum of another writer than version 1 names its schema.
+topic. Bytes are sent as they stand in the files; a datum of another writer than version 1 names its schema. What has been sent is
+said on the audits' topic (measurement/monitors/audits.py): every few seconds, and at the end.
 """
 
+import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -16,19 +19,26 @@ from google.pubsub_v1.types import pubsub as types
 
 from measurement.cloud.places import CloudError
 from measurement.cloud.pubsub_admin import PubSubAdmin
+from measurement.columnar import identify
 from measurement.columnar.batch import AVRO
 from measurement.columnar.decode import Decoded
+from measurement.columnar.intake import readable_times
+from measurement.columnar.labels import Labels
 from measurement.io.endpoints import Endpoints
 from measurement.io.framing import READER_SCHEMA, Frame, WriterSchema, frames, zigzag
 from measurement.io.pubsub.api import channel
 from measurement.io.pubsub.messages import CONTAINER, SINGLE_OBJECT
 from measurement.model.events import FIELD_INDEX
+from measurement.monitors.audits import MINUTE, Tally
 
 _FRAME_EVENTS = 2_000
 _REQUEST_MESSAGES, _REQUEST_BYTES = 1_000, 8 << 20  # the service takes 1,000 and 10 MB
 _IN_FLIGHT = 8  # requests
 _SECONDS = 60.0
 _SYNC = bytes(range(16))
+_AUDIT_SECONDS = 10.0  # so often what was sent is said
+_UNREADABLE = np.iinfo(np.int64).min  # stands for the minute of events whose time cannot be read
+_NOBODY = ""  # stands for the source of events that name none
 _TIME = FIELD_INDEX["event_time"]
 _PublishRequest, _PubsubMessage = types.PublishRequest.pb(), types.PubsubMessage.pb()
 
@@ -40,13 +50,40 @@ class Published:
     bytes: int = 0
 
 
-def publish(paths: list[Path], topic: str, endpoints: Endpoints, batch: int, tell: Callable[[Published], None]) -> Published:
-    """Sends every event of the files, ``batch`` to a message. CloudError if the topic is not there or a send is refused;
-    framing.UnreadableInput for a damaged file."""
-    PubSubAdmin(endpoints).topic(topic)
-    done = Published()
-    send(endpoints, topic, _messages(paths, batch, done), lambda: tell(done))
+def publish(paths: list[Path], topic: str, audits: str | None, endpoints: Endpoints, batch: int,
+            tell: Callable[[Published], None]) -> Published:
+    """Sends every event of the files, ``batch`` to a message, and says so on the topic ``audits``, if there is one. CloudError if a
+    topic is not there or a send is refused; framing.UnreadableInput for a damaged file."""
+    admin = PubSubAdmin(endpoints)
+    for name in (topic, *([audits] if audits else [])):
+        admin.topic(name)
+    done, tally = Published(), Tally(f"publish-{uuid.uuid4().hex[:12]}")
+    for some in _for_a_while(_messages(paths, batch, done, tally)):
+        send(endpoints, topic, some, lambda: tell(done))
+        if audits:  # all of it has been taken
+            audit(endpoints, audits, tally)
+    if audits:
+        audit(endpoints, audits, tally, ended=True)
     return done
+
+
+def audit(endpoints: Endpoints, topic: str, tally: Tally, ended: bool = False) -> None:
+    """Says on the audits' topic what has been sent. CloudError where it is refused."""
+    send(endpoints, topic, (said.encode() for said in tally.said(time.time_ns() // 1_000, ended)), lambda: None)
+
+
+def _for_a_while(messages: Iterator[bytes]) -> Iterator[Iterator[bytes]]:
+    """The messages in parts that each take as long as lies between two audits."""
+    first = next(messages, None)
+    while first is not None:
+        yield _until(messages, first, time.monotonic() + _AUDIT_SECONDS)
+        first = next(messages, None)
+
+
+def _until(messages: Iterator[bytes], first: bytes, end: float) -> Iterator[bytes]:
+    yield first
+    while time.monotonic() < end and (message := next(messages, None)) is not None:
+        yield message
 
 
 def send(endpoints: Endpoints, topic: str, messages: Iterator[bytes], sent: Callable[[], None]) -> None:
@@ -82,7 +119,7 @@ def _requests(topic: str, messages: Iterator[bytes]) -> Iterator:
         yield request
 
 
-def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]:
+def _messages(paths: list[Path], batch: int, done: Published, tally: Tally) -> Iterator[bytes]:
     for frame, decoded in _abreast(paths):
         datums = [decoded.payloads[i] for i in range(len(decoded.payloads))]
         broken = [raw for *_, raw in decoded.failed if raw]
@@ -99,6 +136,18 @@ def _messages(paths: list[Path], batch: int, done: Published) -> Iterator[bytes]
             done.messages += 1
             done.bytes += len(data)
             yield data
+        _count(tally, decoded)  # when all of them have been sent: an audit may say less, never more
+
+
+def _count(tally: Tally, decoded: Decoded) -> None:
+    labels = Labels()
+    times, readable = readable_times(decoded)
+    minutes = np.where(readable, times // MINUTE, _UNREADABLE)
+    found, n = np.unique(np.column_stack([identify.sources(decoded, labels, _NOBODY), minutes]), axis=0, return_counts=True)
+    for (source, minute), events in zip(found.tolist(), n.tolist()):
+        tally.add(labels.texts[source] or None, None if minute == _UNREADABLE else minute * MINUTE, events)
+    if broken := sum(1 for *_, raw in decoded.failed if raw):
+        tally.add(None, None, broken)
 
 
 def _abreast(paths: list[Path]) -> Iterator[tuple[Frame, Decoded]]:

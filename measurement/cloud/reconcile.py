@@ -1,8 +1,7 @@
-"""`measurement reconcile` and `status` on the cloud: the ledger against BigQuery, and BigQuery against Bigtable."""
+"""`measurement reconcile` on the cloud: the ledger against BigQuery, and BigQuery against Bigtable."""
 
 import threading
 import time
-from datetime import UTC, datetime
 from decimal import Decimal
 
 import pyarrow as pa
@@ -17,7 +16,6 @@ from measurement.io.retry import SinkError
 from measurement.model.policy import Counting
 from measurement.model.tables import REJECTS, Table
 from measurement.monitors.ledger import Check, Result, balance, micros, number, tables
-from measurement.monitors.status import Status, of_tables
 
 _LOOKS, _BETWEEN_SECONDS = 3, 7.0  # a job that runs publishes its tables one after the other, each every few seconds
 
@@ -26,25 +24,14 @@ def reconcile(places: Places) -> Result:
     """Compares what is readable at the far ends with what was received. CloudError where something cannot be read."""
     try:
         with Reader(places.endpoints, places.dataset) as reader:
-            state = _state(_generation(places))
+            state = _state(generation(places))
             for look in range(_LOOKS):
-                result = balance(_query(reader), places.dataset, state, Counting.join_horizon, _kept_since(reader.kept_days(REJECTS)))
+                result = balance(query_of(reader), places.dataset, state, Counting.join_horizon, _kept_since(reader.kept_days(REJECTS)))
                 for table in SERVED.values():
-                    _compare_served(places, _query(reader), result, table)
+                    _compare_served(places, query_of(reader), result, table)
                 if result.holds or not result.under_way or look == _LOOKS - 1:
                     return result
                 threading.Event().wait(_BETWEEN_SECONDS)
-    except (BigQueryError, SinkError) as error:
-        raise CloudError(str(error)) from error
-
-
-def status(places: Places) -> Status:
-    result = reconcile(places)
-    try:
-        last = _generation(places)
-        with Reader(places.endpoints, places.dataset) as reader:
-            began = datetime.fromtimestamp(last.began / 1e6, UTC)
-            return of_tables(_query(reader), places.dataset, result, last.number, began, None)
     except (BigQueryError, SinkError) as error:
         raise CloudError(str(error)) from error
 
@@ -54,7 +41,8 @@ def _kept_since(days: int | None) -> int | None:
     return None if days is None else (int(time.time()) // 86_400 - days + 1) * 86_400 * 1_000_000
 
 
-def _generation(places: Places) -> Generation:
+def generation(places: Places) -> Generation:
+    """The job's last; CloudError where none has run."""
     last = Control(places.endpoints, places.instance).generation(places.subscription)
     if last is None:
         raise CloudError(f"{places.subscription}: no job has run")
@@ -65,7 +53,8 @@ def _state(last: Generation) -> str:
     return "running" if heard(last.state) is not None else last.state
 
 
-def _query(reader: Reader):
+def query_of(reader: Reader):
+    """A Query (measurement/monitors/ledger.py) of the reader."""
     return lambda sql: [tuple(row.values()) for row in reader.query(sql).to_pylist()]
 
 

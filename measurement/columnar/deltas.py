@@ -1,7 +1,7 @@
 """Changes to totals that travel: for each touched row of one table, what is to be added to it."""
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import orjson
@@ -9,8 +9,9 @@ import orjson
 from measurement.columnar.batch import pack, unpack
 from measurement.columnar.shards import parted, shard_of
 from measurement.columnar.texts import fingerprints_of_rows, text_fingerprints
+from measurement.model.latency import no_receipts
 
-_VERSION = 1
+_VERSION = 2
 NO_HOUR = np.iinfo(np.int64).min  # the window of events whose time could not be read
 
 # Why a closed hour changes (``restated_because``), by code; 0: the hour was open when the event was read.
@@ -21,7 +22,7 @@ ON_TIME, LATE, INVALID_TRAFFIC, ORDER, REBUILD, POLICY = range(6)
 @dataclass(frozen=True)
 class Deltas:
     """n changes: key fingerprints (n, 2) uint64, hour (n,) int64 µs, because (n,) uint8, label codes (n, k) int32,
-    counts (n, m) int64."""
+    counts (n, m) int64. ``receipts``: of the events that these changes are the first to count (measurement/model/latency.py)."""
 
     keys: np.ndarray
     hours: np.ndarray
@@ -29,6 +30,7 @@ class Deltas:
     codes: np.ndarray
     counts: np.ndarray
     labels: list[str]
+    receipts: np.ndarray = field(default_factory=no_receipts)
 
     def __len__(self) -> int:
         return len(self.hours)
@@ -39,23 +41,23 @@ class Deltas:
         return self.keys.nbytes + self.codes.nbytes + self.counts.nbytes
 
     def encode(self) -> bytes:
-        arrays = (self.keys, self.hours, self.because, self.codes, self.counts)
+        arrays = (self.keys, self.hours, self.because, self.codes, self.counts, self.receipts)
         return pack(_VERSION, (*(a.tobytes() for a in arrays), orjson.dumps(self.labels)))
 
     @classmethod
     def decode(cls, encoded: bytes) -> "Deltas":
-        keys, hours, because, codes, counts, labels = unpack(_VERSION, encoded)
+        keys, hours, because, codes, counts, receipts, labels = unpack(_VERSION, encoded)
         hours = np.frombuffer(hours, np.int64)
         n = len(hours)
         return cls(
             np.frombuffer(keys, np.uint64).reshape(n, 2), hours, np.frombuffer(because, np.uint8),
             np.frombuffer(codes, np.int32).reshape(n, -1) if n else np.zeros((0, 0), np.int32),
             np.frombuffer(counts, np.int64).reshape(n, -1) if n else np.zeros((0, 0), np.int64),
-            orjson.loads(labels),
+            orjson.loads(labels), np.frombuffer(receipts, np.int64).reshape(-1, 2),
         )
 
     def take(self, at: np.ndarray) -> "Deltas":
-        """The changes at some places."""
+        """The changes at some places, without receipts."""
         return Deltas(self.keys[at], self.hours[at], self.because[at], self.codes[at], self.counts[at], self.labels)
 
     def shard(self, shards: int) -> np.ndarray:
@@ -63,8 +65,13 @@ class Deltas:
         return shard_of(self.keys[:, 0], shards)
 
     def split(self, shards: int) -> list[tuple[int, "Deltas"]]:
-        """(shard, its changes) for each shard that has any."""
-        return [(s, self.take(at)) for s, at in parted(self.shard(shards), shards)]
+        """(shard, its changes) for each shard that has any. Receipts go whole with the first: all shards of a table are published
+        at the same ticks, and an event is to be told of once."""
+        parts = [(s, self.take(at)) for s, at in parted(self.shard(shards), shards)]
+        if parts:
+            first, part = parts[0]
+            parts[0] = first, replace(part, receipts=self.receipts)
+        return parts
 
     @classmethod
     def tally(cls, counted: dict[tuple, tuple[int, ...]]) -> "Deltas":

@@ -128,12 +128,18 @@ def accepted_times(decoded: Decoded, clock: int, policy: Policy, screen: Screen)
 
 def _hours(decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
     """(the hour of each event's own time, whether that time could be read)."""
+    times, readable = readable_times(decoded)
+    return np.where(readable, times // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR, 0), readable
+
+
+def readable_times(decoded: Decoded) -> tuple[np.ndarray, np.ndarray]:
+    """(each event's own time, int64 µs; whether it could be read)."""
     times = decoded.values[:, _TIME]
     readable = (decoded.lengths[:, _TIME] >= 0) & (times >= e.MIN_TIME_MICROS) & (times <= e.MAX_TIME_MICROS)
     for row, fields in decoded.wrong.items():
         if _TIME in fields:
             readable[row] = False
-    return np.where(readable, times // e.MICROS_PER_HOUR * e.MICROS_PER_HOUR, 0), readable
+    return times, readable
 
 
 def _arrivals(decoded, hours, readable, kinds, sources, labels) -> Counter:

@@ -24,8 +24,10 @@ from grpc import StatusCode
 
 from measurement.io.bigquery_rows import PART_BYTES, cut_payloads, descriptor, parts, serialized
 from measurement.io.endpoints import Endpoints
+from measurement.io.readable import Readable
 from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
 from measurement.io.turns import turn
+from measurement.model.tables import LATENCY
 
 _Request, _Response, _StorageError = AppendRowsRequest.pb(), AppendRowsResponse.pb(), StorageError.pb()
 _STATUS = {code.value[0]: code for code in StatusCode}
@@ -116,7 +118,7 @@ class Appender:
 
     def __init__(self, endpoints: Endpoints, dataset: str, patience: Patience | None = None, service=None):
         """``service`` replaces WriteService, for tests."""
-        self._service = service or WriteService(endpoints)
+        self._service, self._endpoints = service or WriteService(endpoints), endpoints
         self._dataset, self._patience = dataset, patience or Patience()
         self._streams: dict[str, _Stream] = {}
 
@@ -133,7 +135,8 @@ class Appender:
         backoff = Backoff(what, self._patience)
         while True:
             try:
-                stream.append(waiting, backoff)
+                with turn(self._endpoints):  # given up between attempts: a query must not wait for a service that is away
+                    stream.append(waiting, backoff)
                 return Appended(len(messages), sum(map(len, messages)), retries)
             except _Again as failure:
                 retries += 1
@@ -231,16 +234,21 @@ def _missing(error: GoogleAPICallError) -> bool:
 
 
 class WriteBigQuery(beam.DoFn):
-    """(table's name, Arrow stream) elements. A bundle's rows are appended together: an append takes a round trip."""
+    """(table's name, Arrow stream) elements. A bundle's rows are appended together: an append takes a round trip. The latency of
+    the events that they count goes behind them, when they can be read.
 
-    def __init__(self, endpoints: Endpoints, dataset: str):
-        self._endpoints, self._dataset = endpoints, dataset
+    ``service`` replaces WriteService, for tests.
+    """
+
+    def __init__(self, endpoints: Endpoints, dataset: str, service=None):
+        self._endpoints, self._dataset, self._service = endpoints, dataset, service
+        self._latency = Readable("bigquery")
         self._rows, self._bytes = Metrics.counter("bigquery", "rows"), Metrics.counter("bigquery", "bytes")
         self._retries = Metrics.counter("bigquery", "retries")
         self._appender: Appender | None = None
 
     def setup(self):
-        self._appender = Appender(self._endpoints, self._dataset)
+        self._appender = Appender(self._endpoints, self._dataset, service=self._service)
 
     def start_bundle(self):
         self._held: dict[str, list[pa.Table]] = {}
@@ -258,13 +266,20 @@ class WriteBigQuery(beam.DoFn):
         self._append()
 
     def _append(self):
+        measured = []
         for name, tables in self._held.items():
-            with turn(self._endpoints):
-                appended = self._appender.append(name, pa.concat_tables(tables))
-            self._rows.inc(appended.rows)
-            self._bytes.inc(appended.bytes)
-            self._retries.inc(appended.retries)
+            self._store(name, tables)
+            if (latency := self._latency.rows(tables)) is not None:
+                measured.append(latency)
+        if measured:
+            self._store(LATENCY.name, measured)
         self.start_bundle()
+
+    def _store(self, name: str, tables: list[pa.Table]) -> None:
+        appended = self._appender.append(name, pa.concat_tables(tables))
+        self._rows.inc(appended.rows)
+        self._bytes.inc(appended.bytes)
+        self._retries.inc(appended.retries)
 
     def teardown(self):
         if self._appender:

@@ -19,8 +19,10 @@ from grpc import StatusCode
 from measurement.io import bigtable_keys as keys
 from measurement.io.bigtable_service import FAMILY, MICROS_A_REVISION, QUALIFIER, SERVED, Service, elements, pack
 from measurement.io.endpoints import Endpoints
+from measurement.io.publication import ipc
+from measurement.io.readable import Readable
 from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
-from measurement.model.tables import Table
+from measurement.model.tables import LATENCY, Table
 
 # Bigtable takes 100,000 mutations a request; less, so that what one failure sends again stays small.
 _REQUEST_MUTATIONS = 10_000
@@ -100,23 +102,31 @@ class BigtableWriter:
 
 
 class WriteBigtable(beam.DoFn):
-    """(table's name, Arrow stream) elements, each given on when it is stored; tables that are not served go straight on."""
+    """(table's name, Arrow stream) elements, of which those of served tables are stored. Out come such elements too: rows of
+    ``latency``, of what is stored.
 
-    def __init__(self, endpoints: Endpoints, instance: str):
-        self._endpoints, self._instance = endpoints, instance
+    ``send`` replaces the service's mutate_rows, for tests.
+    """
+
+    def __init__(self, endpoints: Endpoints, instance: str, send: Send | None = None):
+        self._endpoints, self._instance, self._send = endpoints, instance, send
+        self._latency = Readable("bigtable")
         self._rows, self._retries = Metrics.counter("bigtable", "rows"), Metrics.counter("bigtable", "retries")
         self._writer: BigtableWriter | None = None
 
     def setup(self):
-        self._writer = BigtableWriter(self._endpoints, self._instance)
+        self._writer = BigtableWriter(self._endpoints, self._instance, send=self._send)
 
     def process(self, element):
         name, stream = element
-        if name in SERVED:
-            written = self._writer.write(name, pa.ipc.open_stream(stream).read_all())
-            self._rows.inc(written.rows)
-            self._retries.inc(written.retries)
-        yield element
+        if name not in SERVED:
+            return
+        rows = pa.ipc.open_stream(stream).read_all()
+        written = self._writer.write(name, rows)
+        self._rows.inc(written.rows)
+        self._retries.inc(written.retries)
+        if (latency := self._latency.rows([rows])) is not None:
+            yield LATENCY.name, ipc(latency)
 
     def teardown(self):
         if self._writer:

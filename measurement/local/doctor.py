@@ -40,11 +40,13 @@ PURPOSES = {
     "orjson": "JSON events",
     "pandas": "reading reports in tests",
     "polars": "benchmarks beside another engine",
+    "prometheus-client": "metrics of the service levels",
     "psutil": "memory and processes in tests and benchmarks",
     "pyarrow": "batches of events",
     "pyruhvro": "benchmarks beside another decoder",
     "pytest": "the tests",
     "pyyaml": "policies and profiles",
+    "requests": "alerts",
     "rich": "reports on the terminal",
     "typer": "the `measurement` command",
 }
@@ -66,7 +68,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    return [_python(), *_dependencies(), _prism(), _go(), _java(), *_emulators(), *_resources()]
+    return [_python(), *_dependencies(), _prism(), _go(), _java(), *_emulators(), _prometheus(), *_resources()]
 
 
 def _python() -> Check:
@@ -139,6 +141,11 @@ def _emulators() -> list[Check]:
     lacks = emulators.missing()
     uses = {"Pub/Sub": "tests of the source", "Bigtable": "tests of the serving store", "BigQuery": "tests of the warehouse"}
     return [Check(f"{name} emulator", name not in lacks, lacks.get(name, "there"), use, False) for name, use in uses.items()]
+
+
+def _prometheus() -> Check:
+    found = shutil.which("prometheus")
+    return Check("Prometheus", found is not None, found or "not on the PATH: apt-get install prometheus", "tests of the alert rules", False)
 
 
 def _resources() -> list[Check]:

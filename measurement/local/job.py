@@ -18,6 +18,7 @@ from apache_beam.io.unbounded_source import ReadFromUnboundedSource
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 
 from jobs.delivery import Delivery
+from measurement import logs
 from measurement.io import flow
 from measurement.io.causes import cause
 from measurement.io.files import FileSource
@@ -56,9 +57,9 @@ def pipeline(job: Job) -> beam.Pipeline:
 def main() -> int:
     # Beam stops its engine when the interpreter exits, which a signal alone would not let it do.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    logging.basicConfig(level=logging.WARNING)
-    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     job = Job(**json.load(sys.stdin))
+    logs.configure(job.log_format)
+    logging.getLogger("apache_beam.utils.subprocess_server").setLevel(logging.ERROR)
     settle()
     done = threading.Event()
     teller = threading.Thread(target=_tell, args=(job.run, done), daemon=True)

@@ -73,6 +73,11 @@ def ensure_prism(say: Callable[[str], None] = print) -> Path:
     )
 
 
+# Beam 2.77 gives the streams by which a launcher hears of its job this deadline (portable_runner.py, JobServiceHandle.run),
+# its help to the contrary; by default a job is over after five minutes, engine and all.
+STAY = f"--job_server_timeout={365 * 24 * 3600}"
+
+
 def prism_options(path: Path) -> list[str]:
     """The flags every local job has. One engine serves a process's jobs and ends with the process.
 
@@ -86,6 +91,7 @@ def prism_options(path: Path) -> list[str]:
         f"--experiments={SPLIT_GUARD}",
         "--environment_type=LOOPBACK",
         "--streaming",
+        STAY,
     ]
 
 

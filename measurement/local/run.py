@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -18,7 +19,7 @@ from measurement.io.input_file import InputFile
 from measurement.io.watermark import END
 from measurement.local import inputs
 from measurement.local.inputs import Source
-from measurement.local.prism import PrismMissing, ensure_prism, find_prism, prism_options, require_split_guard
+from measurement.local.prism import STAY, PrismMissing, ensure_prism, find_prism, prism_options, require_split_guard
 from measurement.local.told import Job
 from measurement.local.warehouse import Warehouse, WarehouseError
 from measurement.model import policy
@@ -26,6 +27,7 @@ from measurement.model.revisions import tick
 
 _TAKE_SECONDS = 1.0  # at most so old is what readers of a running job's warehouse see
 _STOP_SECONDS = 30.0
+_ENDPOINT_SECONDS = 10.0  # in which a job server must answer
 
 
 class RunError(Exception):
@@ -55,6 +57,7 @@ class Run:
     again: bool = False  # the files of the last run instead of patterns
     replays: list[Path] = field(default_factory=list)
     backfill: bool = False  # files in any order of time
+    log_format: str = "text"  # of run.log
 
 
 def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> int:
@@ -79,7 +82,7 @@ def engine_flags(engine: str, flags: list[str], say: Callable[[str], None]) -> l
     if engine.lower().removesuffix("runner") == "prism":
         ours = prism_options(find_prism() or ensure_prism(say))
     else:
-        ours = [f"--runner={engine if engine.endswith('Runner') else engine.capitalize() + 'Runner'}", "--streaming"]
+        ours = [f"--runner={engine if engine.endswith('Runner') else engine.capitalize() + 'Runner'}", "--streaming", STAY]
     if flags or "--runner=PrismRunner" not in ours:
         check_flags(ours, flags)
     return [*ours, *flags]
@@ -87,7 +90,7 @@ def engine_flags(engine: str, flags: list[str], say: Callable[[str], None]) -> l
 
 def check_flags(ours: list[str], flags: list[str]) -> None:
     # Beam itself only warns of a flag it does not know, and the run would not be the one that was asked for.
-    from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions, _BeamArgumentParser
+    from apache_beam.options.pipeline_options import PipelineOptions, PortableOptions, StandardOptions, _BeamArgumentParser
     from apache_beam.runners.runner import create_runner
 
     parser = _BeamArgumentParser(allow_abbrev=False)
@@ -101,6 +104,19 @@ def check_flags(ours: list[str], flags: list[str]) -> None:
         require_split_guard(options)
     except (ValueError, ImportError, AttributeError) as error:
         raise RunError(f"--engine: {error}") from error
+    if endpoint := options.view_as(PortableOptions).job_endpoint:
+        _answers(endpoint)
+
+
+def _answers(endpoint: str) -> None:
+    """RunError unless somebody listens there, whom Beam would wait for as long as for a job."""
+    host, _, port = endpoint.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65_535:
+        raise RunError(f"--job_endpoint {endpoint}: must be HOST:PORT")
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), _ENDPOINT_SECONDS).close()
+    except OSError as error:
+        raise RunError(f"--job_endpoint {endpoint}: {error.strerror or error}") from error
 
 
 def _run(what: Run, warehouse: Warehouse, rules: policy.Policy, flags: list[str], tell) -> int:
@@ -125,7 +141,7 @@ def _run(what: Run, warehouse: Warehouse, rules: policy.Policy, flags: list[str]
         run=f"{generation}-{uuid.uuid4().hex[:8]}", generation=generation, began=began,
         files=[asdict(InputFile(s.path, s.name, s.clock, s.replay)) for s in sources],
         policy=str(what.policy.resolve()) if what.policy else None, spool=str(spool.resolve()), flags=flags,
-        backfill=backfill)
+        backfill=backfill, log_format=what.log_format)
     state = "failed"
     try:
         _stream(job, what.out / "run.log", warehouse, spool, tell)

@@ -1,4 +1,4 @@
-"""What a person sees of a local run: progress, summary, balance, status. Tables on a terminal, plain lines elsewhere."""
+"""What a person sees of a run: progress, summary, balance. Tables on a terminal, plain lines elsewhere."""
 
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -13,7 +13,7 @@ from measurement.local.run import Progress
 from measurement.local.warehouse import Warehouse
 from measurement.model.tables import DELIVERY
 from measurement.monitors.ledger import Result
-from measurement.monitors.status import CREDITED, Status
+from measurement.monitors.status import CREDITED
 
 _PLAIN_SECONDS = 2.0  # between lines where there is no terminal
 _SHOWN = 20  # hours of a failed check
@@ -127,28 +127,6 @@ def _value(value) -> str:
 def _number(n: int | Decimal) -> str:
     """A figure of a check; of a decimal the digits that say something."""
     return f"{n:,f}".rstrip("0") if isinstance(n, Decimal) else f"{n:,}"
-
-
-def show_status(status: Status) -> None:
-    balanced = {None: "not yet known", True: "yes", False: "NO"}[status.balanced]
-    until = _value(status.complete_until) if status.complete_until else "-"
-    rows = [("generation", str(status.generation)), ("last run", status.state), ("began", _value(status.began)),
-            ("ended", _value(status.ended) if status.ended else "-"), ("complete until", until),
-            ("received", f"{status.received:,}")]
-    rows += [(o, f"{n:,}") for o, n in status.outcomes.items()]
-    rows += [(f"hours {s}", f"{n:,}") for s, n in sorted(status.hours.items())]
-    rows += [("conversions credited", f"{status.credited:,}"), ("of these to a touch", f"{status.touched:,}")]
-    rows.append(("balanced", balanced))
-    console = _console()
-    if not console.is_terminal:
-        for name, value in rows:
-            print(f"{name}: {value}")
-        return
-    table = Table(show_header=False)
-    for name, value in rows:
-        bad = value in ("failed", "interrupted", "NO")
-        table.add_row(name, f"[bold red]{value}[/]" if bad else value)
-    console.print(table)
 
 
 def show_head(warehouse: Warehouse, rows: int) -> None:

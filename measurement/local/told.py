@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Job:
-    """Files as InputFile fields, Beam flags, the policy file and the run's numbers."""
+    """Files as InputFile fields, Beam flags, the policy file, the run's numbers and its log's format."""
 
     run: str
     generation: int
@@ -15,3 +15,4 @@ class Job:
     spool: str
     flags: list[str]
     backfill: bool = False
+    log_format: str = "text"

@@ -9,6 +9,7 @@ whole, and then what differs is published in one transaction.
 """
 
 import fcntl
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,11 +17,11 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from measurement.io import spool
+from measurement.io import latency, spool
 from measurement.local.inputs import Source
 from measurement.model import sql
 from measurement.model.revisions import revision
-from measurement.model.tables import REJECTS, RESOLVED, TABLES, TOTALS, Table
+from measurement.model.tables import LATENCY, OPERATIONAL, REJECTS, RESOLVED, TABLES, TOTALS, Table
 
 _JOB_TABLES = """
 CREATE SCHEMA IF NOT EXISTS job;
@@ -59,11 +60,16 @@ class Warehouse:
                 raise
             connection.commit()
 
+    def there(self) -> "Warehouse":
+        """Itself; WarehouseError if there is no warehouse."""
+        if not self.path.is_file():
+            raise WarehouseError(f"--out {self.out}: no warehouse.duckdb there; `measurement run` makes one")
+        return self
+
     @contextmanager
     def read(self) -> Iterator[duckdb.DuckDBPyConnection]:
         """A read-only connection; WarehouseError if there is no warehouse."""
-        if not self.path.is_file():
-            raise WarehouseError(f"--out {self.out}: no warehouse.duckdb there; `measurement run` makes one")
+        self.there()
         with self._locked(fcntl.LOCK_SH), self._connected(read_only=True) as connection:
             yield connection
 
@@ -138,7 +144,8 @@ class Warehouse:
             if generation > 1:
                 db.execute("CREATE SCHEMA staged")
                 for table in TABLES.values():
-                    db.execute(create_table(table, f"staged.{table.name}"))
+                    if table not in OPERATIONAL:
+                        db.execute(create_table(table, f"staged.{table.name}"))
         return generation
 
     def inputs(self) -> list[Source]:
@@ -158,17 +165,24 @@ class Warehouse:
         return bool(last.get("backfill"))  # an older warehouse's runs did not say
 
     def take(self, directory: Path, generation: int, watermark: int | None) -> int:
-        """Takes the spool's files that are ready, in one transaction; how many there were."""
+        """Takes the spool's files that are ready, in one transaction; how many there were.
+
+        With them goes the latency of what can then be read, which of a later generation is nothing yet. A log's receipts are of
+        another day: they count from the run's begin, since what came before is no delay of the pipeline's.
+        """
         files = spool.ready(directory)
         if files:
             with self.write() as db:
                 fresh = [f for f in files if not db.execute("SELECT 1 FROM job.spooled WHERE file = ?", [f.name]).fetchone()]
-                for name in sorted({spool.table_of(f) for f in fresh}):
-                    rows = pa.concat_tables([_read(f) for f in fresh if spool.table_of(f) == name])
-                    db.register("rows", rows)
-                    place = name if generation == 1 else f"staged.{name}"
-                    db.execute(f"INSERT INTO {place} SELECT {_names(TABLES[name].columns)} FROM rows")
-                    db.unregister("rows")
+                received = []
+                for table in (TABLES[name] for name in sorted({spool.table_of(f) for f in fresh})):
+                    read = [_read(f) for f in fresh if spool.table_of(f) == table.name]
+                    staged = generation > 1 and table not in OPERATIONAL
+                    _insert(db, table, pa.concat_tables(read), "staged" if staged else "main")
+                    received += [] if staged else latency.carried(read)
+                if received:
+                    [(began,)] = db.execute("SELECT epoch_us(began) FROM job.runs WHERE generation = ?", [generation]).fetchall()
+                    _insert(db, LATENCY, latency.rows_of("duckdb", received, time.time_ns() // 1_000, began))
                 if fresh:
                     db.executemany("INSERT INTO job.spooled VALUES (?)", [[f.name] for f in fresh])
                 if watermark is not None:
@@ -176,6 +190,11 @@ class Warehouse:
             for file in files:
                 file.unlink()
         return len(files)
+
+    def append(self, name: str, rows: pa.Table) -> None:
+        """Appends rows to a table; WarehouseError if there is no warehouse."""
+        with self.there().write() as db:
+            _insert(db, TABLES[name], rows)
 
     def finish(self, generation: int, state: str, ended: int, number: int) -> None:
         """Ends a run: ``complete`` publishes what a later generation rebuilt, ``failed`` drops it.
@@ -263,6 +282,12 @@ def _publish_rejects(db, resolved_revision: int, now: int) -> None:
 
 def _names(columns) -> str:
     return ", ".join(c.name for c in columns)
+
+
+def _insert(db, table: Table, rows: pa.Table, schema: str = "main") -> None:
+    db.register("rows", rows)
+    db.execute(f"INSERT INTO {schema}.{table.name} SELECT {_names(table.columns)} FROM rows")
+    db.unregister("rows")
 
 
 def _read(path: Path) -> pa.Table:

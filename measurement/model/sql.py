@@ -1,7 +1,7 @@
 """The warehouse as SQL: one text for BigQuery, and the same text turned into DuckDB's dialect."""
 
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 import sqlglot
 
@@ -38,15 +38,17 @@ LAYOUTS = {
 
 
 def latest_view(table: Table, dataset: str) -> str:
-    """BigQuery's SELECT of ``NAME_latest``: of each key the row of the highest revision, the last published among equals.
+    """BigQuery's SELECT of ``NAME_latest``: of each key the row of the highest revision, the last published among equals;
+    of rows that are written together those of the last write.
 
     ``dataset`` is project.dataset, or a DuckDB schema. NULLs are equal in a partition, in BigQuery as in DuckDB.
     """
+    whole = f" AND revision = max(revision) OVER (PARTITION BY {_names(table.key[:table.together])})" if table.together else ""
     return (f"SELECT {_names(table.columns)} FROM `{dataset}.{table.name}` QUALIFY row_number() "
-            f"OVER (PARTITION BY {_names(table.identity)} ORDER BY revision DESC, published_at DESC) = 1")
+            f"OVER (PARTITION BY {_names(table.identity)} ORDER BY revision DESC, published_at DESC) = 1{whole}")
 
 
-@cache
+@lru_cache(maxsize=256)
 def duckdb(sql: str) -> str:
     """One statement of BigQuery's dialect in DuckDB's; a name of three parts must exist there as database.schema.table."""
     (statement,) = sqlglot.transpile(sql, read="bigquery", write="duckdb")

@@ -19,7 +19,8 @@ class Column:
 @dataclass(frozen=True)
 class Table:
     """``body``: the columns that the contract lists, of which the first ``keys`` are the key. A totals table has a ``time``,
-    by which its rows close, and sums (``values``)."""
+    by which its rows close, and sums (``values``). With ``together`` the rows of one value of the first so many columns are written
+    together, and of several writes the last stands."""
 
     name: str
     description: str
@@ -27,6 +28,7 @@ class Table:
     keys: int
     stated: bool  # whether rows have status, restated_because and rule_version
     time: str = ""
+    together: int = 0
 
     @property
     def columns(self) -> tuple[Column, ...]:
@@ -177,12 +179,12 @@ AUDITS = Table(
      Column("sent_at", TIMESTAMP, True, "When the publisher said so.")), 3, stated=False)
 
 LATENCY = Table(
-    "latency", "How long events took from their receipt until what counts them could be read, as counts by bucket.",
+    "latency", "How long events took from their receipt until what counts them could be read, as counts by bucket. Its revision is readable_at in ms.",
     (Column("sink", STRING, True, "Where they could be read: bigquery, bigtable or duckdb."),
      Column("publication", STRING, True, "The publication that counts them, by which a repeated write is known."),
      Column("at_most_ms", INT64, False, "The bucket's upper bound, milliseconds; NULL: longer than the last."),
      Column("events", INT64, True, "Events in the bucket and in none below it."),
-     Column("readable_at", TIMESTAMP, True, "When they could be read.")), 3, stated=False)
+     Column("readable_at", TIMESTAMP, True, "When they could be read.")), 3, stated=False, together=2)
 
 SLA = Table(
     "sla", "The service levels as the monitor saw them, a row a level and look; the latest says how they are. Its revision is measured_at in ms.",
@@ -191,6 +193,8 @@ SLA = Table(
      Column("state", STRING, True, "ok, burning (it holds, and its budget goes too fast), broken, or unknown."),
      Column("good", INT64, True, "What was judged at this look and was as promised: events, minutes or probes."),
      Column("total", INT64, True, "What was judged at this look."),
+     Column("part", INT64, True, "Of a level that is judged by its own history: what was found at this look, such as duplicates."),
+     Column("whole", INT64, True, "And among how many events."),
      Column("value", NUMERIC, False, "The level's figure, in its own unit: seconds, events, or a share of 1."),
      Column("target", NUMERIC, True, "The share of 1 that must be as promised over 30 days."),
      Column("budget_spent", NUMERIC, True, "Of what may be wrong in 30 days, the share that was; more than 1: the promise is broken."),
@@ -207,4 +211,5 @@ REJECT_DAYS, LEAST_REJECT_DAYS = 30, 8
 RESOLVED = "resolved"  # the reason of a reject whose event a later generation no longer rejects
 
 TABLES = {t.name: t for t in (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION, LEDGER, INTAKE, ARRIVALS, REJECTS, AUDITS, LATENCY, SLA)}
+OPERATIONAL = AUDITS, LATENCY, SLA  # of the running, not of what is counted: no generation makes their rows anew
 TOTALS = {name: t for name, t in TABLES.items() if t.time}  # kept as absolute totals

@@ -8,6 +8,7 @@ import numpy as np
 MINUTE = 60_000_000  # µs
 DAYS = 30  # the time over which a budget is counted
 KEPT = DAYS * 24 * 60  # minutes
+_HOUR = np.arange(60)
 
 
 class Series:
@@ -37,13 +38,22 @@ class Series:
             return 0, 0
         kept, a, b = self._kept[:, self._row[level]], first % KEPT, (end - 1) % KEPT + 1
         parts = (slice(a, b),) if a < b else (slice(a, KEPT), slice(0, b))
-        good, total = (int(sum(row[part].sum() for part in parts)) for row in kept)
+        good, total = sum(kept[:, part].sum(axis=1) for part in parts).tolist()
         return good, total
 
     def back(self, level: str, now: int, minutes: int) -> tuple[int, int]:
         """(good, total) of so many minutes, the last of which is that of ``now``."""
         end = (now // MINUTE + 1) * MINUTE
         return self.sums(level, end - minutes * MINUTE, end)
+
+    def hours(self, level: str, starts: np.ndarray) -> np.ndarray:
+        """Of the hours that begin at the minutes of ``starts`` (µs, an array of any shape): good and total, an axis before its own."""
+        if self._last is None or level not in self._row:
+            return np.zeros((2, *starts.shape), np.int64)
+        minutes = (starts // MINUTE)[..., None] + _HOUR
+        found = self._kept[:, self._row[level]].take(minutes % KEPT, axis=1)
+        found[:, (minutes > self._last) | (minutes <= self._last - KEPT)] = 0
+        return found.sum(axis=-1)
 
     def _advance(self, minute: int) -> None:
         """Makes ``minute`` the newest if it is newer, and clears the slots that it enters."""

@@ -3,7 +3,7 @@
 Alerts by several windows: Google's SRE Workbook, chapter 5, "Multiwindow, multi-burn-rate alerts".
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from importlib import resources
@@ -40,6 +40,7 @@ class Level:
     share: float = 0.0
     expected: int = 0
     every: int = 0
+    by_time: bool = False  # what is judged are minutes, of which there are as many as there are
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,8 @@ class Slo:
 
 _TIMES = {"at_most", "silent", "settle", "reconcile", "every"}
 _NUMBERS = {"z": 1_000.0, "least": 1.0, "share": 1.0, "target": 100.0}
-_KEYS = {f.name for f in fields(Level)} - {"name"}
+_MOST_EVENTS = 1_000_000_000
+_BY_THINGS = {"latency", "probe"}  # levels of which events or probes are judged
 # The reasons of rejection, each a level of its own, in the contract's order.
 REASONS = tuple(f"rejected_{reason}" for reason in OUTCOMES if reason in REJECTED)
 
@@ -98,7 +100,8 @@ def _parse(path: Path, tree: dict) -> Slo:
     levels: dict[str, Level] = {}
     for name, given in tree["levels"].items():
         for each in REASONS if name == "rejected" else (name,):
-            levels[each] = Level(each, **{key: _value(path, f"levels.{name}.{key}", key, value) for key, value in given.items()})
+            values = {key: _value(path, f"levels.{name}.{key}", key, value) for key, value in given.items()}
+            levels[each] = Level(each, **values, by_time=name not in _BY_THINGS)
     if not isinstance(tree["windows"], list) or not tree["windows"]:
         raise PolicyError(f"{path}: windows: must list the windows that alerts go by")
     windows = tuple(_window(path, i, window) for i, window in enumerate(tree["windows"]))
@@ -116,8 +119,10 @@ def _value(path: Path, key: str, name: str, value):
         return _severity(path, key, value)
     if name in _NUMBERS:
         number = _number(path, key, value, _NUMBERS[name])
-        return number / 100 if name == "target" else number
-    return int(_number(path, key, value, 1_000_000_000))
+        return round(number / 100, 12) if name == "target" else number
+    if type(value) is not int or not 0 < value <= _MOST_EVENTS:
+        raise PolicyError(f"{path}: {key}: {value!r} is no whole number from 1 to {_MOST_EVENTS:,}")
+    return value
 
 
 def _number(path: Path, key: str, value, most: float) -> float:

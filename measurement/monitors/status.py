@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from measurement.monitors.ledger import Query, Result, complete_until, tables
+from measurement.monitors.levels import Levels
 
 _HOURS = """
 SELECT worst, count(*) FROM (
@@ -32,15 +33,18 @@ class Status:
     credited: int  # conversions
     touched: int  # those of them that a touch has earned
     balanced: bool | None  # None while too little is settled to tell
+    levels: Levels
 
     @property
     def healthy(self) -> bool:
-        return self.state in ("running", "complete", "ended") and self.balanced is not False
+        """Whether the job is as it should be, the ledger balances and no level is broken."""
+        return self.state in ("running", "complete", "ended") and self.balanced is not False and not self.levels.broken
 
 
-def of_tables(query: Query, dataset: str, result: Result, generation: int, began: datetime, ended: datetime | None) -> Status:
+def of_tables(query: Query, dataset: str, result: Result, generation: int, began: datetime, ended: datetime | None,
+              levels: Levels) -> Status:
     hours = {worst: int(n) for worst, n in query(_HOURS.format(**tables(dataset)))}
     [(credited, touched)] = query(CREDITED.format(**tables(dataset)))
     told = result.holds if result.settled is not None or not result.under_way else None
     return Status(generation, result.state, began, ended, complete_until(query, dataset), result.received, result.outcomes, hours,
-                  int(credited), int(touched), told)
+                  int(credited), int(touched), told, levels)

@@ -72,6 +72,7 @@ class Effects:
     orders: EventBatch | None = None  # new conversions that name an order: their outcome is the order's to say
     facts: Facts | None = None  # what attribution is to know, but for conversions that name an order
     judged: Verdicts | None = None  # on conversions that name an order, which is told of
+    received: np.ndarray | None = None  # receipts (µs) of the batch's events that ``delivery`` counts
 
 
 class _Bucket:
@@ -148,6 +149,7 @@ class JoinShard:
         self._tell(batch, users, label_of, outcomes, under, joined_at, told)
         changes = self._settle(batch, outcomes, at, resolved[:decided], resolution[:decided], effects, told)
         effects.facts = told.facts()
+        effects.received = self._received(rows, outcomes, at)
         self._tally(batch, outcomes, effects)
         for outcome in (kernel.ID_CONFLICT, kernel.ORPHAN):
             for i in np.flatnonzero(outcomes == outcome).tolist():
@@ -167,6 +169,14 @@ class JoinShard:
                      outcomes[touches] == kernel.COUNTED)
         free = np.flatnonzero(decided & _unordered(rows))
         told.conversions(batch, free, users, label_of, outcomes[free] == kernel.COUNTED)
+
+    def _received(self, rows: np.ndarray, outcomes: np.ndarray, at: np.ndarray) -> np.ndarray:
+        """Receipts (µs) of the events that delivery counts from this batch on, those among them whose impression came behind them in
+        it. Who waited longer waited for the impression and not for us."""
+        counts = (outcomes >= kernel.INVALID) & (rows["type"] != e.CONVERSION)
+        waited = np.flatnonzero(outcomes == kernel.WAITS)
+        counts[waited] = self.entries["status"][at[waited]] == STANDS
+        return rows["receipt"][counts]
 
     def _label(self, text: str) -> int:
         code = self._codes.get(text)

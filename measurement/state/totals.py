@@ -15,6 +15,7 @@ from measurement.columnar.deltas import LATE, NO_HOUR, REBUILD, Deltas
 from measurement.columnar.labels import named
 from measurement.columnar.table import Keys, grown
 from measurement.model.events import MICROS_PER_HOUR
+from measurement.model.latency import merged
 from measurement.state.ring import SLOTS, Buckets, Changes
 
 _VERSION = 3
@@ -24,6 +25,7 @@ STATUSES = ("provisional", "final", "restated")
 _END = np.iinfo(np.int64).max
 _REWRITE_FACTOR = 4  # a bag is rewritten when it holds this many times its live bytes,
 _REWRITE_BYTES = 1 << 20  # and at least so many more
+_PARTS = 64  # so many parts of receipts are summed up
 TIMELESS = NO_HOUR  # the bucket of rows that do not expire: without an hour, or older than the horizon when they came
 
 # The ledger and what it is held against take events of any age, since a reject has an hour too. Their rows, small and
@@ -51,12 +53,14 @@ class Revisions:
 class TotalsShard:
     """State machine of one shard of a table with ``texts`` key texts and ``counts`` counts a row.
 
-    Rows change until the watermark is the ``horizon`` (µs) behind their hour.
+    Rows change until the watermark is the ``horizon`` (µs) behind their hour. Receipts (measurement/model/latency.py) wait
+    beside them for the publication and are in no log: whoever rebuilds the machine measures a few events less.
     """
 
     def __init__(self, texts: int, counts: int, allowed_lateness: int, horizon: int):
         self.lateness = allowed_lateness
         self.buckets = Buckets(horizon)
+        self._receipts: list[np.ndarray] = []
         self._row = np.dtype([
             ("hi", "u8"), ("lo", "u8"), ("hour", "i8"), ("codes", "i4", (texts,)), ("totals", "i8", (counts,)),
             ("held", "i8", (counts,)), ("number", "i8"), ("bucket", "i8"), ("because", "u1"), ("holds", "u1"), ("dirty", "u1"), ("stands", "u1"),
@@ -160,6 +164,17 @@ class TotalsShard:
             self.rows["dirty"][fresh] = 1
             self._dirty.append(fresh)
 
+    def note(self, receipts: np.ndarray) -> None:
+        """Receipts of what was absorbed."""
+        self._receipts.append(receipts)
+        if len(self._receipts) >= _PARTS:
+            self._receipts = [merged(self._receipts)]
+
+    def take_receipts(self) -> np.ndarray:
+        """Receipts of what was absorbed since the last call."""
+        receipts, self._receipts = merged(self._receipts), []
+        return receipts
+
     # -- publications ---------------------------------------------------------------------------------------------
 
     @property
@@ -209,6 +224,7 @@ class TotalsShard:
             rows["held"][late], rows["holds"][late] = 0, 0
             out.append(self._publish(late, np.full(len(late), RESTATED), tick))
             self._log(at)
+            self._dirty = [left for part in self._dirty if len(left := part[rows["dirty"][part] == 1])]
         first = self.buckets.first_kept(watermark)
         # Nothing is forgotten at the end of the stream: what still comes with its last watermark must find its row.
         expired = [b for b in self._size if b != TIMELESS and b < first and self.watermark < _END]

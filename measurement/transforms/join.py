@@ -1,5 +1,7 @@
 """The stage that deduplicates and joins, one machine a shard of impressions."""
 
+from dataclasses import replace
+
 from apache_beam.pvalue import TaggedOutput
 
 from measurement.columnar.batch import ENCODINGS, EventBatch
@@ -9,9 +11,10 @@ from measurement.columnar.records import Verdicts
 from measurement.columnar.shards import parted, shard_of
 from measurement.io import flow
 from measurement.model.events import EVENT_TYPES
+from measurement.model.latency import receipts_of
 from measurement.model.tables import DELIVERY, INVALID_TRAFFIC, LEDGER
 from measurement.state.join import DETAILS, Effects, JoinShard, Waiting
-from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, rejects_by_shard, tallies_by_shard
+from measurement.transforms.distribute import FACTS, REJECTS, TALLIES, facts_by_shard, now_micros, rejects_by_shard, tallies_by_shard
 from measurement.transforms.keyed import KeyedMachine
 
 ORDERS = "orders"
@@ -29,7 +32,10 @@ class Join(KeyedMachine):
         if isinstance(batch, Verdicts):
             yield from self._outputs(machine.judge(batch))
             return
-        yield from self._outputs(machine.absorb(batch))
+        effects = machine.absorb(batch)
+        if effects.delivery is not None:
+            effects.delivery = replace(effects.delivery, receipts=receipts_of(effects.received, now_micros()))
+        yield from self._outputs(effects)
         flow.released(self._config.run, len(batch.rows))
 
     def advance(self, key, machine, watermark):

@@ -8,11 +8,13 @@ import pyarrow as pa
 from measurement.columnar import stored
 from measurement.columnar.batch import NO_WATERMARK
 from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.io.latency import carrying
 from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
 from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
 from measurement.model.tables import ARRIVALS, ATTRIBUTION, CREDITS, DELIVERY, INTAKE, INVALID_TRAFFIC, LEDGER, TOTALS
-from measurement.state.totals import LEDGER_HORIZON, TotalsShard
+from measurement.state.totals import LEDGER_HORIZON, Revisions, TotalsShard
+from measurement.transforms import hours
 from measurement.transforms.config import RunConfig
 from measurement.transforms.distribute import now_micros
 from measurement.transforms.keyed import END_OF_STREAM, KeyedMachine
@@ -26,7 +28,8 @@ _BY_HORIZON = (DELIVERY, INVALID_TRAFFIC, CREDITS, ATTRIBUTION)  # whose rows ch
 class Totals(KeyedMachine):
     """(table or table/shard, Deltas) to (table, rows to append).
 
-    The first change after a pause is published at once, and what follows when ``publish_seconds`` have passed since.
+    The first change after a pause is published at once, and what follows when ``publish_seconds`` have passed since. Rows carry
+    the receipts of the events that they are the first to count (measurement/io/latency.py), but for what comes from an archive.
     """
 
     _flushed: dict[tuple[str, str], float] = {}  # by (run, key), for all instances of a worker process: when last (s)
@@ -53,9 +56,12 @@ class Totals(KeyedMachine):
         return _FIRST_MOVE if self._awaits_rebuild(machine) else machine.next_due()
 
     def absorb(self, key, machine, deltas):
-        machine.absorb(self._published(_table(key), deltas, self._awaits_rebuild(machine)))
+        published = self._published(_table(key), deltas, self._awaits_rebuild(machine))
+        machine.absorb(published)
         if self._awaits_rebuild(machine):
             return
+        if len(published) and len(deltas.receipts):
+            machine.note(deltas.receipts)
         if self.flush_in(key) == 0:
             yield from self.flush(key, machine)
 
@@ -63,8 +69,11 @@ class Totals(KeyedMachine):
         now = now_micros()
         if self._awaits_rebuild(machine):
             self._compare(key, machine)
-        for revisions in machine.advance(watermark, tick(now, self._config.began)):
-            yield self._rows(key, revisions, now)
+        publications = machine.advance(watermark, tick(now, self._config.began))
+        for revisions in publications:
+            # Rows of other hours may wait for their flush, and the receipts with them.
+            whole = revisions is publications[-1] and not machine.dirty
+            yield self._rows(key, revisions, now, machine.take_receipts() if whole else None)
         if watermark == END_OF_STREAM:
             yield from self.flush(key, machine)
 
@@ -110,12 +119,14 @@ class Totals(KeyedMachine):
         now = now_micros()
         revisions = machine.flush(tick(now, self._config.began))
         if revisions is not None and len(revisions):
-            yield self._rows(key, revisions, now)
+            yield self._rows(key, revisions, now, machine.take_receipts())
 
-    def _rows(self, key, revisions, now):
+    def _rows(self, key: str, revisions: Revisions, now: int, receipts: np.ndarray | None = None) -> tuple[str, bytes]:
         table = _table(key)
+        if table is LEDGER:
+            hours.tell(revisions)
         rows = of_revisions(table, revisions, self._config.generation, self._rules(table, revisions), now)
-        return table.name, ipc(rows)
+        return table.name, ipc(rows if receipts is None else carrying(rows, receipts))
 
     def _rules(self, table, revisions) -> str | pa.Array:
         """``rule_version`` of the rows. Of credits it names the rule that held for the advertiser at the conversion's time."""

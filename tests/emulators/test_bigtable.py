@@ -3,12 +3,14 @@ kind end in stored rows or in one line."""
 
 import pickle
 import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from zlib import crc32
 
 import apache_beam as beam
+import numpy as np
 import pyarrow as pa
 import pytest
 from apache_beam.runners.portability.fn_api_runner import FnApiRunner
@@ -24,6 +26,7 @@ from measurement.io.bigtable import BigtableWriter, WriteBigtable, Written, send
 from measurement.io.bigtable_service import Service
 from measurement.io.control import Control, Generation
 from measurement.io.endpoints import Endpoints
+from measurement.io.latency import carrying
 from measurement.io.publication import ipc, schema
 from measurement.io.retry import Patience, SinkError
 from measurement.local import emulators
@@ -419,14 +422,17 @@ def test_an_emulator_that_is_taken_away_and_brought_back(monkeypatch):
         assert ordered(stored(at, instance)).equals(ordered(table(rows)))
 
 
-def test_the_dofn_writes_what_is_served_and_passes_everything_on(bigtable, instance):
+def test_the_dofn_writes_what_is_served_and_tells_of_what_that_counts_first(bigtable, instance):
     rows = table([row(1, number) for number in range(3)])
     earned = table([attributed(1, number) for number in range(2)], ATTRIBUTION)
-    elements = [("delivery", ipc(rows)), ("attribution", ipc(earned)), ("ledger", b"not for Bigtable"),
+    received = np.array([[time.time_ns() // 10**8, 7]])
+    elements = [("delivery", ipc(carrying(rows, received))), ("attribution", ipc(earned)), ("ledger", b"not for Bigtable"),
                 ("conversion_credits", b"nor this")]
     write_bigtable = pickle.loads(pickle.dumps(WriteBigtable(bigtable, instance)))
     with beam.Pipeline(runner=FnApiRunner()) as p:
-        assert_that(p | beam.Create(elements) | beam.ParDo(write_bigtable), equal_to(elements))
+        told = p | beam.Create(elements) | beam.ParDo(write_bigtable)
+        assert_that(told | beam.MapTuple(lambda name, stream: (name, pa.ipc.open_stream(stream).read_all()["events"].to_pylist())),
+                    equal_to([("latency", [7])]))
     counters = p.result.metrics().query()["counters"]
     assert {c.key.metric.name: c.committed for c in counters if c.key.metric.namespace == "bigtable"} == {"rows": 5, "retries": 0}
     assert stored(bigtable, instance).equals(rows)

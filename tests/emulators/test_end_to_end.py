@@ -1,6 +1,7 @@
 """The job on the official emulators, as a user runs it: Prism, real clients, processes that die and services that go away."""
 
 import itertools
+import re
 import subprocess
 import threading
 from datetime import UTC, datetime, timedelta
@@ -63,11 +64,16 @@ def test_a_log_sent_twice_is_the_truth_in_bigtable_and_in_bigquery(cloud, log):
         _until(lambda: cloud.served(), job)
         cloud.publish(log, batch=500)  # the same events as containers
         assert job.ended() == 0, job.said
+        assert " INFO measurement.hours: hour " in job.said and not re.search(r" INFO (?!measurement\.)", job.said)
     assert is_the_truth(cloud, log)
     # Whatever is valid is there once more, a duplicate; what is not is rejected again, as another message.
     first, now = outcomes(log), cloud.outcomes()
     assert sum(now.values()) == 2 * EVENTS
     assert now["counted"] == first["counted"] and now["invalid_traffic"] == first["invalid_traffic"]
+    # Each event that is measured is so once in each place.
+    measured = cloud.query(f"SELECT sink, sum(events) events FROM `{cloud.dataset}.latency_latest` GROUP BY sink ORDER BY sink").to_pylist()
+    assert [row["sink"] for row in measured] == ["bigquery", "bigtable"]
+    assert first["counted"] // 2 < measured[0]["events"] == measured[1]["events"] < first["counted"] + first["invalid_traffic"]
     done = cloud.command("reconcile", *cloud.flags)
     assert done.returncode == 0, done.stdout + done.stderr
     assert cloud.command("status", *cloud.flags, "--json").returncode == 0

@@ -1,0 +1,92 @@
+"""What the monitor asks of the tables, in BigQuery's SQL, for either warehouse. Each reads what is new, or few hours. Times are µs."""
+
+from collections.abc import Callable
+from datetime import datetime
+
+from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.model.tables import ATTRIBUTION, DELIVERY
+from measurement.monitors.books import Row
+from measurement.monitors.ledger import micros, text
+from measurement.monitors.probe import ADVERTISER, FIGURES
+
+Query = Callable[[str], list[tuple]]
+
+_LEDGER_KEY, _ARRIVALS_KEY = "window_start, source, event_type, outcome", "window_start, source, event_type"
+
+
+def ledger_since(query: Query, dataset: str, published: int) -> list[Row]:
+    """The ledger's rows as they stand, of those keys that were published since."""
+    rows = query(_since(f"{_LEDGER_KEY}, events, status, restated_because", dataset, "ledger", _LEDGER_KEY, published))
+    return [Row(_at(hour), source, kind, outcome, int(n), status, because, revision, micros(at))
+            for hour, source, kind, outcome, n, status, because, revision, at in rows]
+
+
+def arrivals_since(query: Query, dataset: str, published: int) -> list[Row]:
+    rows = query(_since(f"{_ARRIVALS_KEY}, events", dataset, "arrivals", _ARRIVALS_KEY, published))
+    return [Row(_at(hour), source, kind, None, int(n), None, None, revision, micros(at)) for hour, source, kind, n, revision, at in rows]
+
+
+def audits_since(query: Query, dataset: str, published: int) -> list[tuple]:
+    """(publisher, source, minute, events, state, sent_at, revision, published_at), times in µs."""
+    rows = query(_since("publisher, source, minute, events, state, sent_at", dataset, "audits", "publisher, source, minute", published))
+    return [(publisher, source, _at(minute), int(n), state, micros(sent), revision, micros(at))
+            for publisher, source, minute, n, state, sent, revision, at in rows]
+
+
+def latency_since(query: Query, dataset: str, published: int) -> list[tuple]:
+    """(sink, publication, upper bound in ms or None, events, published_at in µs); of a publication written twice the last."""
+    rows = query(f"SELECT sink, publication, at_most_ms, events, published_at FROM `{dataset}.latency` WHERE published_at >= {_literal(published)} "
+                 "QUALIFY rank() OVER (PARTITION BY sink, publication ORDER BY revision DESC) = 1")
+    return [(sink, publication, None if bound is None else int(bound), int(n), micros(at)) for sink, publication, bound, n, at in rows]
+
+
+def _since(columns: str, dataset: str, table: str, key: str, published: int) -> str:
+    """The highest revision of each key among the rows published since: what was published before is known."""
+    return (f"SELECT {columns}, revision, published_at FROM `{dataset}.{table}` WHERE published_at >= {_literal(published)} "
+            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY revision DESC, published_at DESC) = 1")
+
+
+def last_delivered(query: Query, dataset: str, since: int) -> int | None:
+    """The latest hour from ``since`` on of which delivery has closed rows."""
+    [(hour,)] = query(f"SELECT max(window_start) FROM `{dataset}.delivery` WHERE window_start >= {_literal(since)} AND status <> 'provisional'")
+    return _at(hour)
+
+
+def probed(dataset: str, table: str, since: int) -> str:
+    """The query of the probe's rows in ``table`` of hours from ``since`` on."""
+    keys = "campaign_id, model" if table == ATTRIBUTION.name else "campaign_id"
+    return (f"SELECT {keys}, {', '.join(FIGURES[table])} FROM `{dataset}.{table}_latest` "
+            f"WHERE advertiser_id = '{ADVERTISER}' AND campaign_id IS NOT NULL AND window_start >= {_literal(since)}")
+
+
+def impressions(query: Query, dataset: str, hours: list[int]) -> dict[int, dict[tuple[str, str], int]]:
+    """Gross impressions of customers in some hours, by (advertiser_id, campaign_id)."""
+    found: dict[int, dict[tuple[str, str], int]] = {hour: {} for hour in hours}
+    rows = query(f"SELECT window_start, advertiser_id, campaign_id, sum(gross_impressions) AS n FROM `{dataset}.{DELIVERY.name}_latest` "
+                 f"WHERE window_start IN ({', '.join(map(_literal, hours))}) AND NOT starts_with(advertiser_id, '{TEST_ADVERTISER}') "
+                 "GROUP BY 1, 2, 3")
+    for hour, advertiser, campaign, n in rows:
+        found[_at(hour)][advertiser, campaign] = int(n)
+    return found
+
+
+def past(query: Query, dataset: str, since: int, until: int, grain: str) -> list[tuple]:
+    """(level, time in µs, good, total, part, whole) of table ``sla`` between the two, summed by MINUTE or HOUR."""
+    rows = query(f"SELECT level, timestamp_trunc(measured_at, {grain}) AS slot, sum(good) AS good, sum(total) AS total, sum(part) AS part, "
+                 f"sum(whole) AS whole FROM (SELECT DISTINCT level, measured_at, good, total, part, whole FROM `{dataset}.sla` "
+                 f"WHERE measured_at >= {_literal(since)} AND measured_at < {_literal(until)}) AS looks GROUP BY 1, 2")
+    return [(level, _at(at), *map(int, sums)) for level, at, *sums in rows]
+
+
+def last_look(query: Query, dataset: str) -> list[tuple]:
+    """(level, measured_at in µs, state, value, target, budget_spent, firing, since in µs, text, advertisers, hours) of each level."""
+    rows = query(f"SELECT level, measured_at, state, value, target, budget_spent, firing, since, text, advertisers, hours FROM `{dataset}.sla_latest`")
+    return [(level, _at(at), state, value, target, spent, firing, _at(since), *rest) for level, at, state, value, target, spent, firing, since, *rest in rows]
+
+
+def _at(time: datetime | None) -> int | None:
+    return None if time is None else micros(time)
+
+
+def _literal(at: int) -> str:
+    return f"TIMESTAMP '{text(at)}'"
