@@ -82,6 +82,7 @@ def run(
     until_idle: Annotated[bool, typer.Option(help="Cloud: end when nothing has come for --idle-seconds.")] = False,
     idle_seconds: Annotated[float, typer.Option(help="Cloud: an idle subscription's watermark follows the clock after so long.", min=1)] = 180.0,
     readers: Annotated[int, typer.Option(help="Cloud: readers that share the subscription.", min=1, max=1000)] = 1,
+    publish_seconds: Annotated[float | None, typer.Option(help="Cloud: an open hour's row is published at most so often; 5 on Google Cloud, 0.5 with emulators.", min=0.1, max=3600)] = None,
     log_format: Annotated[LogFormat, typer.Option(help="Of the log, with a line for each hour closed or restated: local OUT/run.log, else standard error.")] = LogFormat.text,
 ) -> None:
     """Stream events through the job: files to their end (local), or a subscription until it is stopped (emulators, gcp)."""
@@ -98,7 +99,7 @@ def run(
 
     cli_cloud.run(
         profile, subscription, bigtable, bigquery, log_format, policy=policy, engine=engine, flags=list(context.args), schemas=schemas,
-        resume=resume, until_idle=until_idle, idle_after=idle_seconds, readers=readers)
+        resume=resume, until_idle=until_idle, idle_after=idle_seconds, readers=readers, publish_seconds=publish_seconds)
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": False})

@@ -22,6 +22,7 @@ from measurement.monitors.alerts import Action
 from measurement.monitors.audits import Audit
 from measurement.monitors.exporter import Exporter
 from measurement.monitors.heartbeat import Job
+from measurement.monitors.lasting import LOOKS
 from measurement.monitors.ledger import Result
 from measurement.monitors.levels import levels
 from measurement.monitors.monitor import Monitor
@@ -108,9 +109,9 @@ def ledger(place: Place, hour: int, events: int, status: str = "final", revision
                               "campaign_id": "c-1", "gross_impressions": events, **stated}])
 
 
-def arrived(place: Place, hour: int, events: int, revision: int = 1) -> None:
+def arrived(place: Place, hour: int, events: int, revision: int = 1, published: int | None = None) -> None:
     place.store("arrivals", [{"window_start": instant(hour), "source": "web", "event_type": "impression", "events": events,
-                              "revision": revision, "published_at": instant(hour + HOUR)}])
+                              "revision": revision, "published_at": instant(published or hour + HOUR)}])
 
 
 def state_of(look, level: str) -> State:
@@ -237,10 +238,11 @@ def test_audits_are_stored_before_they_are_acknowledged_and_judged_when_the_hour
     assert place.audits == [] and place.query("SELECT sum(events) FROM `main.audits_latest` WHERE source = 'web'") == [(10,)]
     ledger(place, NOW - HOUR, 9)
     arrived(place, NOW - HOUR, 9)
-    look = monitor.look(NOW + 20 * MINUTE)
+    arrived(place, NOW, 1)
+    look = [monitor.look(NOW + (20 + i) * MINUTE) for i in range(LOOKS)][-1]
     assert state_of(look, "completeness") is State.broken and look.facts.completeness == {"web": 0.9}
-    arrived(place, NOW - HOUR, 10, revision=2)
-    assert state_of(monitor.look(NOW + 21 * MINUTE), "completeness") is not State.broken
+    arrived(place, NOW - HOUR, 10, revision=2, published=NOW + 2 * HOUR)
+    assert state_of(monitor.look(NOW + 25 * MINUTE), "completeness") is not State.broken
 
 
 def test_one_look_at_a_time_speaks_for_no_more_than_ten_minutes():

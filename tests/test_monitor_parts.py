@@ -13,6 +13,7 @@ from measurement.monitors.audits import BadAudit, Tally
 from measurement.monitors.books import Book, Books, Row
 from measurement.monitors.completeness import Said
 from measurement.monitors.heartbeat import Job
+from measurement.monitors.lasting import LOOKS, Lasting
 from measurement.monitors.probe import DELIVERED, Probes, Verdict
 from measurement.monitors.times import hour_of, instant, span
 
@@ -119,6 +120,8 @@ def test_a_probe_that_stands_wrong_is_no_longer_wrong_when_it_is_mended():
 
 # -- books
 
+SETTLE = 5 * MINUTE
+
 
 def row(hour=NOW, kind="impression", outcome="counted", events=1, status="provisional", because=None, revision=1, published=NOW, source="web"):
     return Row(hour, source, kind, outcome, events, status, because, revision, published)
@@ -163,9 +166,6 @@ def test_hours_are_complete_until_the_first_that_is_open_before_a_closed_one():
     assert books.complete_until == NOW + HOUR  # the one between is still open
     books.enter([row(NOW + HOUR, status="final", revision=2)])
     assert books.complete_until == NOW + 3 * HOUR
-
-
-SETTLE = 5 * MINUTE
 
 
 def closed(books, hour=NOW, published=NOW + 2 * HOUR):
@@ -254,11 +254,15 @@ def heard(events, at=NOW, source="web", sent_at=NOW, state=audits.SENDING):
     return said
 
 
-def judged(said, arrivals, now=NOW + 2 * HOUR, until=NOW + HOUR):
-    book = Book()
-    for r in arrivals:
-        book.enter(r)
-    return completeness.judge(LEVELS["completeness"], now, until, said, book, "sub", 1)
+def judged(said, arrivals, close=NOW + HOUR, looks=LOOKS):
+    """Of an hour that was closed at ``close``, with arrivals that go on for long after it."""
+    books, lasting, level = Books(), Lasting(), LEVELS["completeness"]
+    books.arrive([*arrivals, arrival(hour=NOW + 3 * HOUR, events=1, published=NOW + 3 * HOUR)])
+    closed(books, published=close)
+    for _ in range(looks):
+        found = completeness.ratios(said, books, NOW - HOUR, NOW + HOUR, level.settle, "sub")
+        sample = completeness.judge(level, NOW + 2 * HOUR, said, found, lasting, 1)
+    return sample
 
 
 def test_an_hour_is_held_against_what_was_said_when_it_has_closed_and_settled():
@@ -267,10 +271,22 @@ def test_an_hour_is_held_against_what_was_said_when_it_has_closed_and_settled():
     assert judged(ended, [arrival(events=60), arrival(kind="click", events=40)]).holds is True
     short = judged(ended, [arrival(events=99)])
     assert short.holds is False and short.value == 0.99 and short.hours == (instant(NOW),) and "99.0000% of what web sent" in short.text
-    assert judged(ended, [arrival(events=99)], until=NOW).holds is None or judged(ended, [arrival(events=99)], until=NOW).holds
-    early = NOW + HOUR + 10 * MINUTE + LEVELS["completeness"].settle - 1
-    assert judged(ended, [], now=early).holds is not False
+    assert judged(ended, [], close=NOW + 3 * HOUR - LEVELS["completeness"].settle + 1).holds is not False
+    assert judged(ended, [], close=NOW + 3 * HOUR - LEVELS["completeness"].settle).holds is False
     assert judged(heard(100, source=None, state=audits.ENDED), [arrival(events=100, source="sub")]).holds is True
+
+
+def test_what_is_short_at_one_look_may_be_on_its_way():
+    assert judged(heard(100, state=audits.ENDED), [arrival(events=9)], looks=LOOKS - 1).holds is True
+
+
+@given(st.lists(st.sets(st.sampled_from("abc")), max_size=8))
+def test_what_lasts_was_so_at_each_of_the_last_looks(looks):
+    lasting = Lasting()
+    for wrong in looks:
+        lasting.look(wrong)
+    last = looks[-1] if looks else set()
+    assert set(lasting.of(dict.fromkeys(last))) == {k for k in last if len(looks) >= LOOKS and all(k in look for look in looks[-LOOKS:])}
 
 
 def test_a_silent_publisher_is_incompleteness_whatever_has_arrived():

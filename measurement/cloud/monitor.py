@@ -26,7 +26,7 @@ from measurement.model.events import MAX_TIME_MICROS, MICROS_PER_SECOND
 from measurement.model.tables import TABLES
 from measurement.monitors import queries
 from measurement.monitors.audits import Audit, BadAudit, decode
-from measurement.monitors.heartbeat import Job
+from measurement.monitors.heartbeat import RUNNING, Job
 from measurement.monitors.ledger import Result
 from measurement.monitors.place import Unread
 from measurement.monitors.probe import ADVERTISER, FIGURES, Found, found_in
@@ -87,7 +87,7 @@ class CloudPlace:
             return None
         at = heard(last.state)
         age = None if at is None else max(0, round((time.time() - at) * MICROS_PER_SECOND))
-        return Job(last.number, last.began, last.state if at is None else "running", age)
+        return Job(last.number, last.began, last.state if at is None else RUNNING, age)
 
     def balance(self) -> Result:
         return self._ask(BIGQUERY, lambda: reconcile(self._places))

@@ -61,6 +61,7 @@ class Run:
     until_idle: bool = False
     idle_after: float = 180.0
     readers: int = 1
+    publish_seconds: float | None = None  # None: the profile's
 
 
 def run(what: Run, tell: Callable[[Progress], None], say: Callable[[str], None]) -> None:
@@ -182,7 +183,7 @@ def _execute(what: Run, by: Engine, control: Control, new: Generation, rules: po
              rebuild: Rebuild | None, rebuilding: Rebuilding | None, tell) -> None:
     places = what.places
     name = f"{new.number}-{uuid.uuid4().hex[:8]}"
-    config = RunConfig(name, new.number, new.began, rules, rebuilding=rebuilding, publish_seconds=_PUBLISH_SECONDS[what.profile])
+    config = RunConfig(name, new.number, new.began, rules, rebuilding=rebuilding, publish_seconds=what.publish_seconds or _PUBLISH_SECONDS[what.profile])
     source = PubSubSource(name, new.number, places.subscription, places.instance, places.endpoints, rules, reading, rebuild,
                           _schemas(what.schemas), by.in_process, what.readers)
     p = beam.Pipeline(options=PipelineOptions(by.flags))

@@ -13,7 +13,7 @@ from measurement.model.policy import Counting
 from measurement.model.sql import duckdb
 from measurement.model.tables import TABLES
 from measurement.monitors.audits import Audit
-from measurement.monitors.heartbeat import Job
+from measurement.monitors.heartbeat import RUNNING, Job
 from measurement.monitors.ledger import Result, micros
 from measurement.monitors.place import Unread
 from measurement.monitors.probe import Found
@@ -32,8 +32,10 @@ class LocalPlace:
         return self._read(lambda db: db.execute(duckdb(sql)).fetchall())
 
     def clock(self, now: int) -> int:
-        """Of files, the time when the last hour that has deliveries is due, if that is before ``now``: a log is of any day."""
-        [(last,)] = self.query("SELECT max(window_start) FROM `main.delivery`")
+        """Of files, the time when the last hour that has deliveries is due, if that is before ``now``: a log is of any day. While it is
+        being read, as fast as that goes, no hour is due that is not closed."""
+        closed = " WHERE status <> 'provisional'" if self.state().state == RUNNING else ""
+        [(last,)] = self.query(f"SELECT max(window_start) FROM `main.delivery`{closed}")
         return now if last is None else min(now, micros(last) + MICROS_PER_HOUR + Counting.allowed_lateness)
 
     def recent(self, now: int) -> int:
@@ -44,7 +46,7 @@ class LocalPlace:
         def read(db) -> Job:
             state = self._warehouse.run_state(db)
             generation, began = db.execute("SELECT generation, began FROM job.runs ORDER BY generation DESC LIMIT 1").fetchone()
-            return Job(generation, micros(began), state, 0 if state == "running" else None)
+            return Job(generation, micros(began), state, 0 if state == RUNNING else None)
         return self._read(read)
 
     def balance(self) -> Result:

@@ -105,6 +105,7 @@ class Books:
         self.arrivals, self.ledger = Book(), Book()
         self.last_closed: int | None = None  # the latest hour that is closed
         self.open: set[int] = set()  # hours with rows that are not
+        self._closed: dict[int, int] = {}  # hour: when its first closed row was published
         self.begun = False
 
     def arrive(self, rows: list[Row]) -> None:
@@ -131,6 +132,7 @@ class Books:
                 self.open.add(row.hour)
         else:
             self.open.discard(row.hour)
+            self._closed[row.hour] = min(row.published, self._closed.get(row.hour, row.published))
             if self.last_closed is None or row.hour > self.last_closed:
                 self.last_closed = row.hour
 
@@ -140,6 +142,10 @@ class Books:
         if self.last_closed is None:
             return None
         return min([self.last_closed + MICROS_PER_HOUR, *(hour for hour in self.open if hour < self.last_closed)])
+
+    def settled(self, hour: int, settle: int) -> bool:
+        """Whether the arrivals are as readable as they were ``settle`` (µs) behind the hour's close."""
+        return hour in self._closed and self._closed[hour] + settle <= self.arrivals.published
 
     def imbalance(self, settle: int) -> dict[tuple[int, str], int]:
         """By (hour, source) of closed hours, what arrived and is not in the ledger ``settle`` (µs) later; negative: what is in the
@@ -175,3 +181,4 @@ class Books:
     def forget(self, now: int) -> None:
         for book in self.arrivals, self.ledger:
             book.forget(now - KEPT)
+        self._closed = {hour: at for hour, at in self._closed.items() if hour >= now - KEPT}

@@ -1,7 +1,7 @@
 """Completeness: what has arrived of what publishers say they have sent, by source and hour; and publishers that fall silent.
 
-An hour is judged when it has been closed and has settled: until then what is missing may be on its way, and if hours do not close
-at all that is freshness. What counts as arrived is what was decoded; that all of it ends counted, duplicate, invalid, rejected or
+An hour is judged when it has been closed and has settled, by the arrivals' own publications: until then what is missing may be on its
+way, and if hours do not close at all, or nothing can be read, that is another level's. What counts as arrived is what was decoded; that all of it ends counted, duplicate, invalid, rejected or
 waiting is correctness. Times are µs.
 """
 
@@ -9,9 +9,9 @@ from collections import Counter
 from dataclasses import dataclass
 
 from measurement.model.events import MICROS_PER_HOUR
-from measurement.model.policy import Counting
 from measurement.monitors.audits import ENDED
-from measurement.monitors.books import Book
+from measurement.monitors.books import Books
+from measurement.monitors.lasting import Lasting
 from measurement.monitors.sample import Sample, at_look, unknown
 from measurement.monitors.slo import Level
 from measurement.monitors.times import hour_of, instant, span
@@ -64,22 +64,23 @@ class Said:
             del self.sums[key]
 
 
-def ratios(said: Said, arrived: dict[tuple, int], since: int, until: int, unnamed: str) -> dict[tuple[int, str | None], float]:
-    """Arrived of said, at most 1, of the hours from ``since`` to before ``until``; ``unnamed`` is the arrivals' source of events that
-    name none."""
+def ratios(said: Said, books: Books, since: int, until: int, settle: int, unnamed: str) -> dict[tuple[int, str | None], float]:
+    """Arrived of said, at most 1, of the hours from ``since`` to before ``until`` that have settled, by (hour, source). ``unnamed`` is
+    the arrivals' source of events that name none."""
+    arrived = books.arrivals.every
     return {(hour, source): min(1.0, arrived.get((hour, unnamed if source is None else source), 0) / n)
-            for (hour, source), n in said.sums.items() if since <= hour < until and n > 0}
+            for (hour, source), n in said.sums.items() if since <= hour < until and n > 0 and books.settled(hour, settle)}
 
 
-def judge(level: Level, now: int, complete_until: int | None, said: Said, arrivals: Book, unnamed: str, minutes: int) -> Sample:
-    """Good while the settled hours of the last day have at least ``level.share`` of what was said of them, and nobody is silent for
-    longer than ``level.silent``."""
+def judge(level: Level, now: int, said: Said, found: dict[tuple[int, str | None], float], lasting: Lasting, minutes: int) -> Sample:
+    """Good while the hours of the last day, whose ratios were ``found``, have at least ``level.share`` of what was said of them, as
+    they have at one of the last looks, and nobody is silent for longer than ``level.silent``."""
     silent = said.silent(now, level.silent)
-    until = None if complete_until is None else min(complete_until, hour_of(now - level.settle - Counting.allowed_lateness))
-    found = {} if until is None else ratios(said, arrivals.every, now - DAY, until, unnamed)
+    wrong = {key: ratio for key, ratio in found.items() if ratio < level.share}
+    lasting.look(wrong)
     if not found and not silent and not said.speaking:
         return unknown(level.name, "no publisher says what it sends")
-    short = sorted((ratio, hour, source) for (hour, source), ratio in found.items() if ratio < level.share)
+    short = sorted((ratio, hour, source or "") for (hour, source), ratio in lasting.of(wrong).items())
     worst = min(found.values(), default=None)
     told = [f"{name} has been silent for {span(age)}" for name, age in sorted(silent.items())]
     told += [f"{ratio:.4%} of what {source or 'publishers without a source_id'} sent for {instant(hour):%Y-%m-%dT%HZ} has arrived"

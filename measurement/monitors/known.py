@@ -9,8 +9,9 @@ from typing import TypeVar
 from measurement.model.events import MICROS_PER_HOUR, MICROS_PER_SECOND
 from measurement.monitors import audits, queries
 from measurement.monitors.books import Books, Entered
-from measurement.monitors.completeness import DAY, Said
+from measurement.monitors.completeness import DAY, Said, ratios
 from measurement.monitors.heartbeat import Job
+from measurement.monitors.lasting import Lasting
 from measurement.monitors.ledger import Result
 from measurement.monitors.place import Place, Unread
 from measurement.monitors.probe import Found, Probes
@@ -46,6 +47,9 @@ class Known:
 
     def __post_init__(self):
         self.probes = Probes(self.place.ends)
+        self.imbalance: dict[tuple[int, str], int] = {}  # by (hour, source), that has lasted
+        self.short = Lasting()  # hours and sources of which too little has arrived
+        self._unbalanced = Lasting()
         self._cursors: dict[str, int] = {}  # by table: published_at of the newest row
         self._latencies: dict[tuple, int] = {}  # (sink, publication) that were counted: published_at
         self._balanced_at = self._volumes_at = self._forgot_at = 0
@@ -58,6 +62,13 @@ class Known:
         if ledger is None or self.delivered is None:
             return None
         return min(ledger, self.delivered + MICROS_PER_HOUR)
+
+    def completeness(self, clock: int) -> dict[tuple[int, str | None], float]:
+        """Of the hours of the last day, arrived of what was said to be sent, by (hour, source)."""
+        until = self.complete_until
+        if until is None:
+            return {}
+        return ratios(self.said, self.books, clock - DAY, until, self.slo.levels["completeness"].settle, self.place.unnamed)
 
     def look(self, now: int) -> int:
         """Reads what is new at ``now``; the time that the data are to be up to."""
@@ -72,6 +83,9 @@ class Known:
         self._read("arrivals", lambda: self.books.arrive(self._news("arrivals", queries.arrivals_since, lambda row: row.published)))
         self.entered = self._read(
             "ledger", lambda: self.books.enter(self._news("ledger", queries.ledger_since, lambda row: row.published))) or Entered()
+        wrong = self.books.imbalance(self.slo.levels["correctness"].settle)
+        self._unbalanced.look(wrong)
+        self.imbalance = self._unbalanced.of(wrong)
         self._read("audits", self._audited)
         self.latency = self._read("latency", self._latency) or Counter()
         self.delivered = self._read("delivery", self._delivered, self.delivered)

@@ -59,6 +59,7 @@ class Monitor:
         self._probed: int | None = None  # the minute of the last probe
         self._outcomes: Counter = Counter()
         self._latency: Counter = Counter()
+        self._found: dict[tuple[int, str | None], float] = {}  # completeness by (hour, source)
         self._shares: dict[str, tuple[int, int]] = {}  # by level: part and whole of this look
 
     def restore(self, now: int) -> None:
@@ -125,12 +126,11 @@ class Monitor:
 
     def _samples(self, now: int, clock: int, minutes: int) -> Iterable[Sample]:
         known, levels = self.known, self._slo.levels
-        settle = levels["correctness"].settle
-        until, books = known.complete_until, known.books
-        yield freshness.judge(levels["freshness"], clock, until, minutes)
+        self._found = known.completeness(clock)
+        yield freshness.judge(levels["freshness"], clock, known.complete_until, minutes)
         yield latency.judge(levels["latency"], known.latency)
-        yield completeness.judge(levels["completeness"], clock, until, known.said, books.arrivals, self._place.unnamed, minutes)
-        yield correctness.judge(levels["correctness"], books.begun, books.imbalance(settle), known.probes.wrong, known.balanced, minutes)
+        yield completeness.judge(levels["completeness"], clock, known.said, self._found, known.short, minutes)
+        yield correctness.judge(levels["correctness"], known.books.begun, known.imbalance, known.probes.wrong, known.balanced, minutes)
         yield known.probes.judge(levels["probe"], now, known.found)
         yield heartbeat.judge(levels["heartbeat"], known.job, minutes)
         yield volume.judge(levels["volume"], self._slo.flights, known.volumes, minutes)
@@ -164,13 +164,13 @@ class Monitor:
     def _facts(self) -> Facts:
         known = self.known
         until, job = known.complete_until, known.job
-        due = {} if until is None else completeness.ratios(known.said, known.books.arrivals.every, until - 60 * MINUTE, until, self._place.unnamed)
+        last = max((hour for hour, _ in self._found), default=None)  # the latest hour that was judged
         now = self._last
         return Facts(
             complete_until=until and instant(until), heartbeat_age=None if job is None or job.age is None else job.age / MICROS_PER_SECOND,
             generation=job and job.generation, latency=_buckets(self._latency), outcomes=dict(self._outcomes),
-            imbalance=sum(map(abs, known.books.imbalance(self._slo.levels["correctness"].settle).values())),
-            completeness={source or self._place.unnamed: ratio for (_, source), ratio in due.items()},
+            imbalance=sum(map(abs, known.imbalance.values())),
+            completeness={source or self._place.unnamed: ratio for (hour, source), ratio in self._found.items() if hour == last},
             silent_publishers=len(known.said.silent(now, self._slo.levels["completeness"].silent)),
             probes={(end, str(result)): n for (end, result), n in known.probes.judged.items()},
             alerts=self.alerts.severities(), unread=tuple(known.unread))

@@ -4,31 +4,29 @@ from collections.abc import Callable
 from datetime import datetime
 
 from measurement.columnar.identify import TEST_ADVERTISER
-from measurement.model.tables import ATTRIBUTION, DELIVERY
+from measurement.model.tables import ARRIVALS, ATTRIBUTION, AUDITS, DELIVERY, LEDGER, TABLES, Table
 from measurement.monitors.books import Row
 from measurement.monitors.ledger import micros, text
 from measurement.monitors.probe import ADVERTISER, FIGURES
 
 Query = Callable[[str], list[tuple]]
 
-_LEDGER_KEY, _ARRIVALS_KEY = "window_start, source, event_type, outcome", "window_start, source, event_type"
-
 
 def ledger_since(query: Query, dataset: str, published: int) -> list[Row]:
     """The ledger's rows as they stand, of those keys that were published since."""
-    rows = query(_since(f"{_LEDGER_KEY}, events, status, restated_because", dataset, "ledger", _LEDGER_KEY, published))
+    rows = query(_since("window_start, source, event_type, outcome, events, status, restated_because", dataset, LEDGER, published))
     return [Row(_at(hour), source, kind, outcome, int(n), status, because, revision, micros(at))
             for hour, source, kind, outcome, n, status, because, revision, at in rows]
 
 
 def arrivals_since(query: Query, dataset: str, published: int) -> list[Row]:
-    rows = query(_since(f"{_ARRIVALS_KEY}, events", dataset, "arrivals", _ARRIVALS_KEY, published))
+    rows = query(_since("window_start, source, event_type, events", dataset, ARRIVALS, published))
     return [Row(_at(hour), source, kind, None, int(n), None, None, revision, micros(at)) for hour, source, kind, n, revision, at in rows]
 
 
 def audits_since(query: Query, dataset: str, published: int) -> list[tuple]:
     """(publisher, source, minute, events, state, sent_at, revision, published_at), times in µs."""
-    rows = query(_since("publisher, source, minute, events, state, sent_at", dataset, "audits", "publisher, source, minute", published))
+    rows = query(_since("publisher, source, minute, events, state, sent_at", dataset, AUDITS, published))
     return [(publisher, source, _at(minute), int(n), state, micros(sent), revision, micros(at))
             for publisher, source, minute, n, state, sent, revision, at in rows]
 
@@ -40,9 +38,15 @@ def latency_since(query: Query, dataset: str, published: int) -> list[tuple]:
     return [(sink, publication, None if bound is None else int(bound), int(n), micros(at)) for sink, publication, bound, n, at in rows]
 
 
-def _since(columns: str, dataset: str, table: str, key: str, published: int) -> str:
-    """The highest revision of each key among the rows published since: what was published before is known."""
-    return (f"SELECT {columns}, revision, published_at FROM `{dataset}.{table}` WHERE published_at >= {_literal(published)} "
+def _since(columns: str, dataset: str, table: Table, published: int) -> str:
+    """The rows that were published since as they stand; what was published before is known."""
+    return _standing(f"{columns}, revision, published_at", dataset, table, f"published_at >= {_literal(published)}")
+
+
+def _standing(columns: str, dataset: str, table: Table, where: str) -> str:
+    """The rows that ``NAME_latest`` shows of keys of which ``where`` holds; a condition outside the view would be one of all rows."""
+    key = ", ".join(c.name for c in table.identity)
+    return (f"SELECT {columns} FROM `{dataset}.{table.name}` WHERE {where} "
             f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY revision DESC, published_at DESC) = 1")
 
 
@@ -55,16 +59,16 @@ def last_delivered(query: Query, dataset: str, since: int) -> int | None:
 def probed(dataset: str, table: str, since: int) -> str:
     """The query of the probe's rows in ``table`` of hours from ``since`` on."""
     keys = "campaign_id, model" if table == ATTRIBUTION.name else "campaign_id"
-    return (f"SELECT {keys}, {', '.join(FIGURES[table])} FROM `{dataset}.{table}_latest` "
-            f"WHERE advertiser_id = '{ADVERTISER}' AND campaign_id IS NOT NULL AND window_start >= {_literal(since)}")
+    return _standing(f"{keys}, {', '.join(FIGURES[table])}", dataset, TABLES[table],
+                     f"advertiser_id = '{ADVERTISER}' AND campaign_id IS NOT NULL AND window_start >= {_literal(since)}")
 
 
 def impressions(query: Query, dataset: str, hours: list[int]) -> dict[int, dict[tuple[str, str], int]]:
     """Gross impressions of customers in some hours, by (advertiser_id, campaign_id)."""
     found: dict[int, dict[tuple[str, str], int]] = {hour: {} for hour in hours}
-    rows = query(f"SELECT window_start, advertiser_id, campaign_id, sum(gross_impressions) AS n FROM `{dataset}.{DELIVERY.name}_latest` "
-                 f"WHERE window_start IN ({', '.join(map(_literal, hours))}) AND NOT starts_with(advertiser_id, '{TEST_ADVERTISER}') "
-                 "GROUP BY 1, 2, 3")
+    standing = _standing("window_start, advertiser_id, campaign_id, gross_impressions", dataset, DELIVERY,
+                     f"window_start IN ({', '.join(map(_literal, hours))}) AND NOT starts_with(advertiser_id, '{TEST_ADVERTISER}')")
+    rows = query(f"SELECT window_start, advertiser_id, campaign_id, sum(gross_impressions) AS n FROM ({standing}) AS standing GROUP BY 1, 2, 3")
     for hour, advertiser, campaign, n in rows:
         found[_at(hour)][advertiser, campaign] = int(n)
     return found
