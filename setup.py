@@ -27,6 +27,7 @@ setup(
         "rich>=15.0,<16",
         "sqlglot>=30.30,<31",
         "typer>=0.29,<1",
+        "tzdata>=2026.1",  # zone names, where the system has none
     ],
     extras_require={
         "test": ["hypothesis>=6.170,<7", "mmh3>=5.3,<6", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10"],

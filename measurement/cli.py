@@ -16,6 +16,8 @@ from measurement.model.tables import LEAST_REJECT_DAYS
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False,
                   help="Counts advertising so well that money can be billed on it.")
+_bookings = typer.Typer(help="What was booked, to be paced against.")
+app.add_typer(_bookings, name="bookings")
 
 _TIMES = ["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%HZ", "%Y-%m-%d"]
 _Out = Annotated[Path | None, typer.Option(help="local: the directory with warehouse.duckdb.", file_okay=False)]
@@ -413,6 +415,33 @@ def explain(
     except WarehouseError as error:
         raise Failure(str(error)) from error
     raise typer.Exit(code)
+
+
+@_bookings.command("load")
+def load_bookings(
+    file: Annotated[Path, typer.Argument(help="A .csv with a header or a .jsonl, with the columns of the table bookings.", metavar="FILE")],
+    out: _Out = None,
+    profile: _Profile = Profile.local,
+    bigquery: _BigQuery = None,
+) -> None:
+    """Take a file's bookings, all or none; one that is loaded again with other content replaces what it said."""
+    from measurement import cli_bookings
+
+    cli_bookings.load_bookings(file, profile, out, bigquery)
+
+
+@app.command("time-zone")
+def time_zone(
+    zone: Annotated[str, typer.Argument(help="IANA's name of it, such as Europe/Berlin.", metavar="ZONE")],
+    advertiser: Annotated[str | None, typer.Option(help="Whose days; without it all advertisers' that have no zone of their own.")] = None,
+    out: _Out = None,
+    profile: _Profile = Profile.local,
+    bigquery: _BigQuery = None,
+) -> None:
+    """Set the time zone whose days the views' daily figures are of."""
+    from measurement import cli_bookings
+
+    cli_bookings.set_time_zone(zone, advertiser, profile, out, bigquery)
 
 
 def _on_cloud(profile: Profile, command: str) -> Profile:

@@ -39,7 +39,7 @@ MINUTE = 60 * MICROS_PER_SECOND
 DAY = 24 * MICROS_PER_HOUR
 SLO = """
 levels:
-  freshness: {at_most: 110m}
+  freshness: {at_most: 150m}
   latency: {at_most: 120s}
   completeness: {settle: 10s}
   correctness: {settle: 10s, reconcile: 30d}

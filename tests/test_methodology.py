@@ -15,7 +15,9 @@ from measurement import rules
 from measurement.columnar.decode import decode_lines
 from measurement.columnar.judge import REASONS, judge
 from measurement.model import attribution, events, policy, screening, tables
+from measurement.model.bookings import LOADED
 from measurement.model.policy import Policy, load
+from measurement.model.views import VIEWS
 from measurement.reporting.methodology import document, required, text
 from measurement.rules.viewability import Viewability
 
@@ -82,7 +84,7 @@ def test_everything_that_can_be_counted_is_there_in_its_order():
     for model in attribution.MODELS:
         assert f"| `{model}` |" in section(said, "Attribution")
     reporting = section(said, "Reporting")
-    for name, table in tables.TABLES.items():
+    for name, table in {**tables.TABLES, **LOADED, **VIEWS}.items():
         part = re.search(rf"^### {name}\n(.*?)(?=^### |\Z)", reporting, re.M | re.S)[1]
         assert flat(table.description) in flat(part)
         for column in table.columns:

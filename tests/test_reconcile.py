@@ -15,6 +15,7 @@ from measurement.model.policy import Counting
 from measurement.model.sql import duckdb as in_duckdb
 from measurement.model.tables import TABLES
 from measurement.monitors.ledger import Query, Result, balance, micros
+from measurement.monitors.levels import Levels
 from measurement.monitors.status import of_tables
 
 COUNTED = "valid conversions in the ledger = conversions credited"
@@ -201,5 +202,5 @@ def test_what_is_wrong_reads_well(capsys):
 
 def test_status_tells_how_many_conversions_were_credited_and_how_many_to_a_touch():
     with stored(right()) as query:
-        status = of_tables(query, "main", balance(query, "main", "complete", Counting.join_horizon), 1, H, H)
+        status = of_tables(query, "main", balance(query, "main", "complete", Counting.join_horizon), 1, H, H, Levels([], None, False, {}))
     assert (status.credited, status.touched, status.balanced) == (5, 3, True)

@@ -29,8 +29,7 @@ TERMS_AT = [e.DIMENSIONS.index("advertiser_id"), len(e.DIMENSIONS), e.DIMENSIONS
 _TEXTS = np.array([type_ == "string" or type_ == ["null", "string"] for type_ in (f["type"] for f in e.SCHEMA["fields"])])
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
-# A test event's rows stand under an advertiser that no customer has.
-TEST_ADVERTISER = "test:"
+TEST_ADVERTISER = e.TEST_ADVERTISER
 
 
 @njit

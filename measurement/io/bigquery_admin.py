@@ -1,8 +1,12 @@
-"""BigQuery's dataset, tables and views made and read: by REST, of the service or of its emulator. Imports no Beam."""
+"""BigQuery's dataset, tables and views made and read, and loaded with what people state: by REST, of the service or of its emulator.
+
+Imports no Beam.
+"""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 
 import pyarrow as pa
 import requests
@@ -14,8 +18,10 @@ from google.cloud.bigquery.retry import DEFAULT_RETRY
 
 from measurement.io.endpoints import Endpoints
 from measurement.io.turns import turn
-from measurement.model.sql import LAYOUTS, bigquery_type, description, latest_view
-from measurement.model.tables import REJECT_DAYS, REJECTS, TABLES, Table
+from measurement.model.bookings import LOADED
+from measurement.model.sql import LAYOUTS, bigquery_type, description, latest_description, latest_view
+from measurement.model.tables import REJECT_DAYS, REJECTS, TABLES, Column, Table
+from measurement.model.views import VIEWS
 
 _SECONDS = 30  # that a request may take
 # A query may take longer than an append's attempt (60 s): where the two hang together, as on the emulator, the append gives
@@ -34,10 +40,12 @@ class BigQueryError(Exception):
     """BigQuery cannot be reached, or what is asked for is not there. The message is one line."""
 
 
-def provision(endpoints: Endpoints, project: str, dataset: str, tables: Iterable[Table] = tuple(TABLES.values()),
-              location: str = "US", reject_days: int | None = None) -> None:
-    """Dataset, tables and their ``_latest`` views. Again it changes nothing but descriptions, the views' text, columns
-    that are not there yet, which are added, and how long rejects are kept, where ``reject_days`` says so; it drops nothing.
+def provision(endpoints: Endpoints, project: str, dataset: str,
+              tables: Iterable[Table] = (*TABLES.values(), *LOADED.values()), location: str = "US",
+              reject_days: int | None = None) -> None:
+    """Dataset, tables, their ``_latest`` views and the analysts' views over them. Again it changes nothing but descriptions,
+    the views' text, columns that are not there yet, which are added, and how long rejects are kept, where ``reject_days``
+    says so; it drops nothing.
     ``location`` is that of a dataset which is made. A table of rejects that is made keeps them REJECT_DAYS if not told."""
     with _client(endpoints, project) as client, _told(endpoints, project):
         wanted = bigquery.Dataset(f"{project}.{dataset}")
@@ -46,9 +54,14 @@ def provision(endpoints: Endpoints, project: str, dataset: str, tables: Iterable
             client.get_dataset(wanted.reference, **_PATIENCE)
         except NotFound:
             client.create_dataset(wanted, exists_ok=True, **_PATIENCE)
+        place, made = f"{project}.{dataset}", set()
         for table in tables:
-            _make_table(client, f"{project}.{dataset}", table, reject_days if table is REJECTS else None)
-            _make_view(client, f"{project}.{dataset}", table)
+            _make_table(client, place, table, reject_days if table is REJECTS else None)
+            _make_view(client, f"{place}.{table.name}_latest", latest_view(table, place), latest_description(table), table.columns)
+            made.add(table.name)
+        for view in VIEWS.values():
+            if made.issuperset(view.over):
+                _make_view(client, f"{place}.{view.name}", view.select(place), view.description, view.columns)
 
 
 def _make_table(client: bigquery.Client, place: str, table: Table, days: int | None) -> None:
@@ -90,10 +103,9 @@ def _field(field: bigquery.SchemaField, mode: str, description: str | None) -> b
     return bigquery.SchemaField.from_api_repr({**field.to_api_repr(), "mode": mode, "description": description})
 
 
-def _make_view(client: bigquery.Client, place: str, table: Table) -> None:
-    wanted = bigquery.Table(f"{place}.{table.name}_latest")
-    wanted.view_query = latest_view(table, place)
-    told = f"{description(table)} The highest revision of each key."
+def _make_view(client: bigquery.Client, name: str, query: str, told: str, columns: Iterable[Column]) -> None:
+    wanted = bigquery.Table(name)
+    wanted.view_query = query
     there = _existing(client, wanted)
     if there is None:
         there = client.create_table(wanted, exists_ok=True, **_PATIENCE)
@@ -101,7 +113,7 @@ def _make_view(client: bigquery.Client, place: str, table: Table) -> None:
         there.view_query = wanted.view_query
         there = client.update_table(there, ["view_query"], **_PATIENCE)
     # A view gets its columns from its text; what they mean can be added afterwards.
-    docs = {c.name: c.description for c in table.columns}
+    docs = {c.name: c.description for c in columns}
     schema = [_field(f, f.mode, docs.get(f.name, f.description)) for f in there.schema]
     if [f.description for f in there.schema] != [f.description for f in schema] or there.description != told:
         there.schema, there.description = schema, told
@@ -162,6 +174,25 @@ class Reader:
 
     def __exit__(self, *_) -> None:
         self.close()
+
+
+def append(endpoints: Endpoints, dataset: str, table: Table, changes: Callable[[list[dict]], list[dict]]) -> None:
+    """Appends what ``changes`` makes of a table's latest rows to ``dataset`` (project.dataset), by a load job: all of it or nothing.
+    BigQueryError where the service refuses it or the table is not there."""
+    with Reader(endpoints, dataset) as reader:
+        reader.check([table])
+        names = ", ".join(c.name for c in table.columns)
+        rows = changes(reader.query(f"SELECT {names} FROM `{dataset}.{table.name}_latest`").to_pylist())
+    if not rows:
+        return
+    project = dataset.rpartition(".")[0]
+    schema = [bigquery.SchemaField(c.name, bigquery_type(c), "REQUIRED" if c.required else "NULLABLE") for c in table.columns]
+    config = bigquery.LoadJobConfig(schema=schema, write_disposition=bigquery.WriteDisposition.WRITE_APPEND)
+    plain = [{k: v.isoformat() if isinstance(v, datetime) else v for k, v in row.items()} for row in rows]
+    with turn(endpoints), _client(endpoints, project) as client, _told(endpoints, project):
+        begun = client.load_table_from_json(plain, f"{dataset}.{table.name}", job_config=config, timeout=_SECONDS)
+        # Asked for again: the emulator's first answer does not say that the job is done.
+        client.get_job(begun.job_id, location=begun.location, **_PATIENCE).result(timeout=_QUERY_SECONDS)
 
 
 def _client(endpoints: Endpoints, project: str) -> bigquery.Client:

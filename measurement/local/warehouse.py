@@ -18,8 +18,8 @@ import duckdb
 import pyarrow as pa
 
 from measurement.io import latency, spool
+from measurement.local.ddl import create_table, latest, make
 from measurement.local.inputs import Source
-from measurement.model import sql
 from measurement.model.revisions import revision
 from measurement.model.tables import LATENCY, OPERATIONAL, REJECTS, RESOLVED, TABLES, TOTALS, Table
 
@@ -126,11 +126,7 @@ class Warehouse:
         """Notes a new run as begun; its generation. What an unfinished one left staged is dropped."""
         with self.write() as db:
             db.execute(_JOB_TABLES)
-            for table in TABLES.values():
-                db.execute(create_table(table, table.name))
-                db.execute(f"CREATE OR REPLACE VIEW {table.name}_latest AS {latest(table)}")
-                for statement in describe(table):
-                    db.execute(statement)
+            make(db)
             generation = db.execute("SELECT coalesce(max(generation), 0) + 1 FROM job.runs").fetchone()[0]
             db.execute("UPDATE job.runs SET state = 'failed' WHERE state = 'running'")
             db.execute("INSERT INTO job.runs (generation, began, state, rule_version, backfill) "
@@ -211,26 +207,6 @@ class Warehouse:
                 db.execute("DROP SCHEMA IF EXISTS staged CASCADE")
             db.execute("DELETE FROM job.spooled")
             db.execute("UPDATE job.runs SET state = ?, ended = make_timestamptz(?) WHERE generation = ?", [state, ended, generation])
-
-
-def create_table(table: Table, name: str) -> str:
-    columns = ", ".join(f"{c.name} {sql.duckdb_type(c)}{' NOT NULL' if c.required else ''}" for c in table.columns)
-    return f"CREATE TABLE IF NOT EXISTS {name} ({columns})"
-
-
-def describe(table: Table) -> list[str]:
-    """Statements that give the table and its columns their descriptions, the key named in the table's."""
-    return [f"COMMENT ON TABLE {table.name} IS {_text(sql.description(table))}",
-            *(f"COMMENT ON COLUMN {table.name}.{c.name} IS {_text(c.description)}" for c in table.columns)]
-
-
-def _text(value: str) -> str:
-    return "'" + value.replace("'", "''") + "'"
-
-
-def latest(table: Table, schema: str = "main") -> str:
-    """The SELECT of each key's highest revision."""
-    return sql.duckdb(sql.latest_view(table, schema))
 
 
 def _reason(db, generation: int) -> tuple[str, str]:

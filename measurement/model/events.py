@@ -47,3 +47,6 @@ MICROS_PER_HOUR = 3600 * MICROS_PER_SECOND
 MIN_TIME_MICROS = -62_135_596_800 * MICROS_PER_SECOND
 MAX_TIME_MICROS = 253_402_300_800 * MICROS_PER_SECOND - 1
 FUTURE_TOLERANCE_MICROS = 600 * MICROS_PER_SECOND
+
+# A test event's rows stand under an advertiser that no customer has: this and its own.
+TEST_ADVERTISER = "test:"

@@ -4,10 +4,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import sqlglot
+from sqlglot import exp
 
-from measurement.model.tables import BYTES, INT64, NUMERIC, STRING, TIMESTAMP, Column, Table
+from measurement.model.tables import BOOL, BYTES, DATE, FLOAT64, INT64, NUMERIC, STRING, TIMESTAMP, Column, Table
 
-_DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB", NUMERIC: "DECIMAL(38, 9)"}
+_DUCKDB = {STRING: "VARCHAR", TIMESTAMP: "TIMESTAMPTZ", INT64: "BIGINT", BYTES: "BLOB", NUMERIC: "DECIMAL(38, 9)", BOOL: "BOOLEAN",
+           DATE: "DATE", FLOAT64: "DOUBLE"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,8 @@ LAYOUTS = {
     "audits": Layout("published_at", ("minute", "source")),
     "latency": Layout("published_at", ("sink",)),
     "sla": Layout("published_at", ("level",)),
+    "bookings": Layout("published_at", ("advertiser_id", "campaign_id")),
+    "reporting_time_zones": Layout("published_at", ("advertiser_id",)),
 }
 
 
@@ -51,13 +55,28 @@ def latest_view(table: Table, dataset: str) -> str:
 @lru_cache(maxsize=256)
 def duckdb(sql: str) -> str:
     """One statement of BigQuery's dialect in DuckDB's; a name of three parts must exist there as database.schema.table."""
-    (statement,) = sqlglot.transpile(sql, read="bigquery", write="duckdb")
-    return statement
+    [tree] = sqlglot.parse(sql, read="bigquery")
+    # The day of a time in a zone: SQLGlot would take the time for one of the reader's session's zone.
+    for day in list(tree.find_all(exp.Date)):
+        if zone := day.args.get("zone"):
+            day.replace(exp.cast(exp.AtTimeZone(this=day.this, zone=zone), exp.DataType.Type.DATE))
+    # DIV of sums or in a product: SQLGlot writes the operator without the function's parentheses.
+    for division in list(tree.find_all(exp.IntDiv)):
+        for side in ("this", "expression"):
+            division.set(side, exp.paren(division.args[side], copy=False))
+        division.replace(whole := exp.Paren())
+        whole.set("this", division)
+    return tree.sql("duckdb")
 
 
 def description(table: Table) -> str:
     """What both warehouses say of a table."""
     return f"{table.description} Key: {_names(table.key)}."
+
+
+def latest_description(table: Table) -> str:
+    """What both say of its view ``NAME_latest``."""
+    return f"{description(table)} The highest revision of each key."
 
 
 def bigquery_type(column: Column) -> str:

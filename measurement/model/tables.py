@@ -6,6 +6,7 @@ from measurement.model.events import COUNTS, DIMENSIONS
 
 # BigQuery's type names; measurement/model/sql.py gives DuckDB's. A NUMERIC has 9 decimals.
 STRING, TIMESTAMP, INT64, BYTES, NUMERIC = "STRING", "TIMESTAMP", "INT64", "BYTES", "NUMERIC"
+BOOL, DATE, FLOAT64 = "BOOL", "DATE", "FLOAT64"  # of what is loaded by people, and of views
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,11 @@ from decimal import Decimal
 from measurement import rules
 from measurement.model import attribution, events, screening, tables
 from measurement.model.attribution import AttributionRule, Terms
+from measurement.model.bookings import LOADED
 from measurement.model.lists import STALE_DAYS, ListFacts
 from measurement.model.policy import Policy
 from measurement.model.policy_file import duration_text
+from measurement.model.views import VIEWS, View
 from measurement.reporting import guidelines
 from measurement.reporting.markdown import code, listed, of_docstring, points, prose, table
 from measurement.rules.robots import JUDGED_CHARACTERS
@@ -328,13 +330,17 @@ def _reporting() -> list[str]:
               "what lies between them and what was left out of every other count, by reason. What was refused is in `rejects`, "
               "by reason; every event's outcome in `ledger`."),
     ]
-    for t in tables.TABLES.values():
-        blocks += [
-            f"### {t.name}", prose(f"{t.description} Key: {listed(c.name for c in t.key)}."),
-            table(("Column", "Type", "Meaning"),
-                  ((code(c.name), c.type if c.required else f"{c.type}, may be NULL", c.description) for c in t.columns)),
-        ]
+    for t in (*tables.TABLES.values(), *LOADED.values()):
+        blocks += [f"### {t.name}", prose(f"{t.description} Key: {listed(c.name for c in t.key)}."), _columns(t)]
+    blocks.append(prose("These views are over them, without probes' rows; docs/cookbook.md asks them questions."))
+    for view in VIEWS.values():
+        blocks += [f"### {view.name}", prose(view.description), _columns(view)]
     return blocks
+
+
+def _columns(of: tables.Table | View) -> str:
+    return table(("Column", "Type", "Meaning"),
+                 ((code(c.name), c.type if c.required else f"{c.type}, may be NULL", c.description) for c in of.columns))
 
 
 def _kept(policy: Policy) -> list[str]:

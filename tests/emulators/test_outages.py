@@ -24,7 +24,7 @@ def test_a_sink_that_is_down_is_found_by_the_probe(world):
 
 def test_a_source_that_stands_still_is_found_by_freshness(world):
     with world.cut(world.to_pubsub):
-        found(world, "freshness", 150, {"probe"})
+        found(world, "freshness", 240, {"probe"})
     mended(world, "freshness", 400, {"probe", "latency", "duplicates"})
 
 
