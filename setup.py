@@ -13,6 +13,7 @@ setup(
         "crawler-user-agents>=1.67,<2",
         "duckdb>=2.0,<3",
         "fastavro[codecs]>=1.13,<2",
+        "fsspec>=2025.9",
         "google-cloud-bigquery>=3.47,<4",
         "google-cloud-bigquery-storage>=2.43,<3",
         "google-cloud-bigtable>=2.50,<3",
@@ -28,10 +29,12 @@ setup(
         "sqlglot>=30.30,<31",
         "typer>=0.29,<1",
         "tzdata>=2026.1",  # zone names, where the system has none
+        "xlsxwriter>=3.2,<4",
     ],
     extras_require={
-        "test": ["hypothesis>=6.170,<7", "mmh3>=5.3,<6", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10"],
+        "test": ["hypothesis>=6.170,<7", "mmh3>=5.3,<6", "openpyxl>=3.1,<4", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10"],
         "bench": ["polars>=2.1,<3", "psutil>=7,<8", "pyruhvro>=0.4,<1"],
+        "gcs": ["gcsfs>=2025.9"],  # exports to gs://
     },
     entry_points={"console_scripts": ["measurement=measurement.cli:main"]},
 )

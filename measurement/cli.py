@@ -39,6 +39,17 @@ class Consent(StrEnum):
     reject = "reject"
 
 
+class ExportFormat(StrEnum):
+    csv = "csv"
+    parquet = "parquet"
+    xlsx = "xlsx"
+
+
+class ExportGrain(StrEnum):
+    hour = "hour"
+    day = "day"
+
+
 _Profile = Annotated[Profile, typer.Option(help="Where: this machine's files, the cloud's emulators, or Google Cloud.")]
 _Subscription = Annotated[str | None, typer.Option(help="projects/P/subscriptions/S")]
 _Bigtable = Annotated[str | None, typer.Option(help="projects/P/instances/I")]
@@ -442,6 +453,33 @@ def time_zone(
     from measurement import cli_bookings
 
     cli_bookings.set_time_zone(zone, advertiser, profile, out, bigquery)
+
+
+@app.command()
+def export(
+    out: Annotated[str, typer.Option(help="Where the files go: a directory, gs://BUCKET/DIRECTORY, or another URL that fsspec knows.")],
+    advertiser: Annotated[str | None, typer.Option(help="Whose figures.")] = None,
+    all_: Annotated[bool, typer.Option("--all", help="Of every advertiser; cut off, the same command goes on.")] = False,
+    from_: Annotated[datetime | None, typer.Option("--from", help="The first hour or day, UTC.", formats=_TIMES)] = None,
+    to: Annotated[datetime | None, typer.Option(help="The hour or day behind the last, UTC.", formats=_TIMES)] = None,
+    yesterday: Annotated[bool, typer.Option("--yesterday", help="The last whole UTC day, instead of --from and --to.")] = False,
+    format: Annotated[ExportFormat, typer.Option(help="Of the files.")] = ExportFormat.csv,
+    table: Annotated[list[str] | None, typer.Option(help="delivery or attribution; repeatable; both without it.")] = None,
+    grain: Annotated[ExportGrain, typer.Option(help="A row is an hour's or a UTC day's.")] = ExportGrain.hour,
+    campaign: Annotated[str | None, typer.Option(help="Only this campaign's rows.")] = None,
+    small_cells: Annotated[int, typer.Option(help="Fewer conversions are not told apart from others; 0: all are.", min=0)] = 10,
+    since: Annotated[list[str] | None, typer.Option(help="An earlier export's manifest: also write what changed since and why; repeatable.")] = None,
+    profile: _Profile = Profile.local,
+    warehouse: Annotated[Path | None, typer.Option(help="local: the directory with warehouse.duckdb.", file_okay=False)] = None,
+    subscription: _Subscription = None,
+    bigtable: _Bigtable = None,
+    bigquery: _BigQuery = None,
+) -> None:
+    """Write delivery and attribution as csv, parquet or xlsx, each file with a manifest of what it holds (docs/exports.md)."""
+    from measurement import cli_exports
+
+    cli_exports.export(out, advertiser, all_, from_, to, yesterday, format, table or [], grain, campaign, small_cells, since or [],
+                       profile, warehouse, bigquery)
 
 
 def _on_cloud(profile: Profile, command: str) -> Profile:
