@@ -41,12 +41,17 @@ BIGTABLE, BIGQUERY = "bigtable", "bigquery"
 _FAILURES = BigQueryError, SinkError, CloudError, grpc.RpcError
 
 
-def _check(places: Places, reader: Reader) -> None:
+def _check(places: Places, reader: Reader) -> str:
+    """The topic. CloudError, one line, of the first thing that is missing."""
+    admin = PubSubAdmin(places.endpoints)
+    topic = admin.subscription(places.subscription).topic
+    admin.subscription(audits_of(places.subscription))
     try:
         bigtable_admin.check(places.endpoints, places.instance)
         reader.check()
     except (BigQueryError, SinkError) as error:
         raise CloudError(str(error)) from error
+    return topic
 
 
 class CloudPlace:
@@ -56,20 +61,16 @@ class CloudPlace:
     ends = BIGTABLE, BIGQUERY
 
     def __init__(self, places: Places, profile: str, writes: bool = True):
-        admin = PubSubAdmin(places.endpoints)
-        self._topic = admin.subscription(places.subscription).topic
-        if writes:
-            admin.subscription(audits_of(places.subscription))
         self._places, self._writes = places, writes
         self.job, self.unnamed, self.dataset = places.subscription, places.subscription, places.dataset
         self.where = (f"--profile {profile} --subscription {places.subscription} --bigtable {places.instance} --bigquery {places.dataset}")
         self._reader = Reader(places.endpoints, places.dataset)
         if writes:
-            _check(places, self._reader)
+            self._topic = _check(places, self._reader)
+            self._audits = Subscriber(places.endpoints, audits_of(places.subscription))
         self._served = BigtableReader(places.endpoints, places.instance, _PATIENCE)
         self._control = Control(places.endpoints, places.instance, _PATIENCE)
         self._appender = Appender(places.endpoints, places.dataset, _PATIENCE)
-        self._audits = Subscriber(places.endpoints, audits_of(places.subscription))
         self._away: dict[str, tuple[float, str]] = {}
 
     def query(self, sql: str) -> list[tuple]:
@@ -137,7 +138,7 @@ class CloudPlace:
         self._ask(BIGQUERY, lambda: self._appender.append(table, stored))
 
     def close(self) -> None:
-        for one in self._reader, self._served, self._control, self._appender, self._audits:
+        for one in self._reader, self._served, self._control, self._appender, *([self._audits] if self._writes else []):
             one.close()
 
     def _ask(self, service: str, act: Callable[[], T]) -> T:

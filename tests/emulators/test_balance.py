@@ -1,5 +1,6 @@
 """`measurement reconcile` on the cloud's tables: right books hold in BigQuery and Bigtable, and wrong ones are told of."""
 
+import time
 from datetime import timedelta
 from decimal import Decimal
 
@@ -8,7 +9,8 @@ import pytest
 from books import H, HOUR, Books, arrow, right, rows_of
 
 from measurement.cloud.places import Places
-from measurement.cloud.reconcile import reconcile, status
+from measurement.cloud.reconcile import reconcile
+from measurement.cloud.status import status
 from measurement.cloud.stored import StoredRows
 from measurement.io import bigquery_admin, bigtable_admin
 from measurement.io.bigquery import Appender
@@ -17,6 +19,7 @@ from measurement.io.bigtable_service import SERVED
 from measurement.io.control import Control, Generation
 from measurement.io.endpoints import Endpoints
 from measurement.model.tables import ATTRIBUTION, CREDITS
+from measurement.monitors import slo
 from measurement.monitors.ledger import micros
 
 NANO = Decimal("0.000000001")
@@ -55,7 +58,7 @@ def test_right_books_hold_and_are_read_back(places):
     write(places, right(), right())
     result = reconcile(places)
     assert result.holds, (result.failures, result.unbalanced)
-    found = status(places)
+    found = status(places, "emulators", slo.given(None), time.time_ns() // 1_000)
     assert found.balanced and (found.credited, found.touched) == (5, 3)
     stored = StoredRows(places.endpoints, places.dataset, places.instance, "a run")
     for table in (CREDITS, ATTRIBUTION):
