@@ -1,5 +1,7 @@
 from setuptools import find_packages, setup
 
+_SERVE = ["fastapi>=0.165,<1", "uvicorn>=0.54,<1", "uvloop>=0.23,<1"]  # the report API
+
 setup(
     name="ad-measurement",
     version="0.1.0",
@@ -32,8 +34,10 @@ setup(
         "xlsxwriter>=3.2,<4",
     ],
     extras_require={
-        "test": ["hypothesis>=6.170,<7", "mmh3>=5.3,<6", "openpyxl>=3.1,<4", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10"],
-        "bench": ["polars>=2.1,<3", "psutil>=7,<8", "pyruhvro>=0.4,<1"],
+        "serve": _SERVE,
+        "test": [*_SERVE, "hypothesis>=6.170,<7", "mmh3>=5.3,<6", "openpyxl>=3.1,<4", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10",
+                 "schemathesis>=4.32,<5"],
+        "bench": [*_SERVE, "polars>=2.1,<3", "psutil>=7,<8", "pyruhvro>=0.4,<1"],
         "gcs": ["gcsfs>=2025.9"],  # exports to gs://
     },
     entry_points={"console_scripts": ["measurement=measurement.cli:main"]},

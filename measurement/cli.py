@@ -482,6 +482,63 @@ def export(
                        profile, warehouse, bigquery)
 
 
+_Keys = Annotated[Path, typer.Option("--keys", help="The file of keys.", dir_okay=False)]
+
+
+@app.command()
+def serve(
+    keys: _Keys,
+    out: _Out = None,
+    profile: _Profile = Profile.local,
+    bigtable: _Bigtable = None,
+    bigquery: Annotated[str | None, typer.Option(help="P.DATASET, for what Bigtable does not serve: invalid traffic.")] = None,
+    host: Annotated[str, typer.Option(help="The address to listen at; keys travel readable, so other than 127.0.0.1 only behind TLS.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8080,
+    rate: Annotated[float, typer.Option(help="Requests a second of a key.", min=0.1)] = 50.0,
+    burst: Annotated[int, typer.Option(help="Requests of a key at once.", min=1)] = 100,
+    workers: Annotated[int, typer.Option(help="Processes that answer; limits are each one's.", min=1, max=64)] = 1,
+) -> None:
+    """Serve the report API over a local run's warehouse, or Bigtable, until it is stopped."""
+    from measurement import cli_reports
+    from measurement.serving.limits import Limits
+
+    cli_reports.serve(profile, out, bigtable, bigquery, keys, host, port, Limits(rate, burst), workers)
+
+
+keys_app = typer.Typer(help="Make, list and revoke keys of the report API.")
+app.add_typer(keys_app, name="keys")
+
+
+@keys_app.command("make")
+def keys_make(
+    keys: _Keys,
+    advertiser: Annotated[str | None, typer.Option(help="The advertiser_id whose figures it opens.")] = None,
+    sales: Annotated[bool, typer.Option("--sales", help="It opens those of all advertisers.")] = False,
+    expires: Annotated[datetime | None, typer.Option(help="Until when it holds, UTC.", formats=_TIMES)] = None,
+    name: Annotated[str, typer.Option(help="Whom it was given to.")] = "",
+) -> None:
+    """Make a key and print it, this once."""
+    from measurement import cli_reports
+
+    cli_reports.make(keys, advertiser, sales, name, expires)
+
+
+@keys_app.command("list")
+def keys_list(keys: _Keys) -> None:
+    """Print id, state, owner, dates and name of each."""
+    from measurement import cli_reports
+
+    cli_reports.show(keys)
+
+
+@keys_app.command("revoke")
+def keys_revoke(id_: Annotated[str, typer.Argument(metavar="ID", help="As `keys list` prints it.")], keys: _Keys) -> None:
+    """Make a key invalid at once, also for a server that runs."""
+    from measurement import cli_reports
+
+    cli_reports.revoke(keys, id_)
+
+
 def _on_cloud(profile: Profile, command: str) -> Profile:
     if profile is Profile.local:
         raise Failure(f"--profile local: {command} is for emulators or gcp")

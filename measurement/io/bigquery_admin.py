@@ -4,7 +4,7 @@ Imports no Beam.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 
@@ -135,12 +135,16 @@ class Reader:
         self._endpoints, self._project = endpoints, dataset.rpartition(".")[0]
         self._client = _client(endpoints, self._project)
 
-    def query(self, sql: str) -> pa.Table:
-        """All rows, at once in memory. BigQueryError where the query fails or the service is away."""
+    def query(self, sql: str, parameters: Mapping[str, str | int] | None = None) -> pa.Table:
+        """All rows, at once in memory. ``parameters`` by the names that stand as ``@name`` in the query. BigQueryError where the
+        query fails or the service is away."""
+        given = [bigquery.ScalarQueryParameter(name, "STRING" if isinstance(value, str) else "INT64", value)
+                 for name, value in (parameters or {}).items()]
         with turn(self._endpoints), _told(self._endpoints, self._project):
             # The emulator answers a wrong query as it would an accident, which the client would try again.
             retry = None if self._endpoints.bigquery else DEFAULT_RETRY.with_timeout(_QUERY_SECONDS)
-            rows = self._client.query_and_wait(sql, retry=retry, job_retry=None, api_timeout=_QUERY_SECONDS)
+            rows = self._client.query_and_wait(sql, job_config=bigquery.QueryJobConfig(query_parameters=given) if given else None,
+                                               retry=retry, job_retry=None, api_timeout=_QUERY_SECONDS)
             return rows.to_arrow(create_bqstorage_client=False)
 
     def check(self, tables: Iterable[Table] = tuple(TABLES.values())) -> None:

@@ -83,14 +83,25 @@ def by_campaign(advertiser: bytes, hour: bytes, campaign: bytes, rest: bytes) ->
 
 def parse(key: bytes) -> tuple[bytes, int, list[str | None | object]]:
     """The order, the hour (µs), and the texts in the table's order."""
+    at, before, behind = around_hour(key)
+    order = key.index(b"\0") + 1
+    return key[order : order + 1], hour_at(key, at), texts(before + behind)
+
+
+def around_hour(key: bytes) -> tuple[int, bytes, bytes]:
+    """Where a key has its hour, and the elements before it and behind it, which in this order are the table's."""
     at = key.index(b"\0") + 1
-    order, before = key[at : at + 1], key[:at]
+    before, by = key[:at], key[at : at + 1]
     at += 1
-    if order == BY_CAMPAIGN:
+    if by == BY_CAMPAIGN:
         end = key.index(b"\0", at) + 1
         before, at = before + key[at:end], end
-    number = _LAST_HOUR - struct.unpack_from(">I", key, at)[0]
-    return order, number * MICROS_PER_HOUR, texts(before + key[at + 4 :])
+    return at, before, key[at + 4 :]
+
+
+def hour_at(key: bytes, at: int) -> int:
+    """The hour (µs) whose four bytes begin there."""
+    return (_LAST_HOUR - struct.unpack_from(">I", key, at)[0]) * MICROS_PER_HOUR
 
 
 def hours_of(advertiser: bytes, start: int, stop: int, campaign: bytes | None = None) -> tuple[bytes, bytes]:

@@ -4,7 +4,6 @@ from collections.abc import Iterator
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
-from google.cloud.bigtable_v2.types import ReadRowsRequest, ReadRowsResponse
 
 from measurement.io import bigtable_keys as keys
 from measurement.io.bigtable_service import MICROS_A_REVISION, SERVED, Service, numbers, of_int64, unpack, words
@@ -27,7 +26,7 @@ class BigtableReader:
     def read(self, table: str, advertiser_id: str, start: int, stop: int, campaign_id: str | None = None) -> pa.Table:
         """An advertiser's rows, or its campaign's, with hours in [start, stop) µs, latest hour first."""
         campaign = None if campaign_id is None else keys.text(campaign_id)
-        return _arrow(SERVED[table], list(self._scan(table, *keys.hours_of(keys.text(advertiser_id), start, stop, campaign))))
+        return _arrow(SERVED[table], list(self.scan(table, *keys.hours_of(keys.text(advertiser_id), start, stop, campaign))))
 
     def scan_all(self, table: str, start: int, stop: int, by_campaign: bool = False) -> pa.Table:
         """Everyone's rows with hours in [start, stop) µs, from the keys by hour or from those by campaign.
@@ -36,30 +35,37 @@ class BigtableReader:
         for each; by campaign it reads all there is.
         """
         rows: list[Row] = []
-        after = b""
-        while found := next(self._scan(table, after, b"", limit=1), None):
-            advertiser = keys.advertiser_of(found[0])
+        for advertiser in self.advertisers(table):
             if by_campaign:
-                scan = self._scan(table, *keys.campaigns_of(advertiser))
+                scan = self.scan(table, *keys.campaigns_of(advertiser))
                 rows += (row for row in scan if start <= keys.parse(row[0])[1] < stop)
             else:
-                rows += self._scan(table, *keys.hours_of(advertiser, start, stop))
-            after = keys.behind(advertiser)
+                rows += self.scan(table, *keys.hours_of(advertiser, start, stop))
         return _arrow(SERVED[table], rows)
 
-    def _scan(self, table: str, first: bytes, end: bytes, limit: int = 0) -> Iterator[Row]:
-        """Keys in [first, end), no end where it is empty. After a failure it goes on behind the last row that it gave."""
+    def advertisers(self, table: str) -> Iterator[bytes]:
+        """Everyone who has rows, as the element that their keys begin with; a request each."""
+        after = b""
+        while found := next(self.scan(table, after, b"", limit=1), None):
+            advertiser = keys.advertiser_of(found[0])
+            yield advertiser
+            after = keys.behind(advertiser)
+
+    def scan(self, table: str, first: bytes, end: bytes, limit: int = 0, value: bytes | None = None) -> Iterator[Row]:
+        """Keys in [first, end), no end where it is empty; at most ``limit`` where there is one; only rows whose latest value
+        matches ``value`` (a regular expression), where there is one. After a failure it goes on behind the last row it gave."""
         if end and first >= end:
             return
+        latest: dict = {"cells_per_column_limit_filter": 1}
+        wanted = latest if value is None else {"chain": {"filters": [latest, {"value_regex_filter": value}]}}
         rows = {"start_key_closed": first, "end_key_open": end} if end else {"start_key_closed": first}
-        backoff = Backoff(f"Bigtable {self._service.table(table)}", self._patience)
-        while True:
+        backoff, left = Backoff(f"Bigtable {self._service.table(table)}", self._patience), limit
+        while left or not limit:  # a limit counts what was given before a failure
             try:
-                request = ReadRowsRequest(
-                    table_name=self._service.table(table), rows={"row_ranges": [rows]}, rows_limit=limit,
-                    filter={"cells_per_column_limit_filter": 1})
-                for row in _rows(self._service.data.read_rows(request=request, timeout=backoff.timeout(), retry=None)):
+                answers = self._service.read_rows(table, backoff.timeout(), rows={"row_ranges": [rows]}, rows_limit=left, filter=wanted)
+                for row in _rows(answers):
                     rows = {"start_key_open": row[0], **({"end_key_open": end} if end else {})}
+                    left -= 1 if limit else 0
                     yield row
                 return
             except GoogleAPICallError as error:
@@ -94,7 +100,7 @@ def _rows(answers) -> Iterator[Row]:
     """Rows of one cell each, put together from chunks: a long value comes in several, and only a commit makes a row."""
     key, timestamp, value = b"", 0, []
     for answer in answers:
-        for chunk in ReadRowsResponse.pb(answer).chunks:
+        for chunk in answer.chunks:
             if chunk.reset_row:
                 key, timestamp, value = b"", 0, []
                 continue

@@ -8,15 +8,19 @@ below 2^53 and 2^53 * 1000 = 9.007e18 < 2^63 - 1 = 9.223e18, so every one has a 
 latest version in whatever order they were written, and all others may go: by their number, never by age.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 import pyarrow as pa
 from google.api_core import grpc_helpers
+from google.api_core.gapic_v1 import routing_header
 from google.auth.exceptions import GoogleAuthError
 from google.cloud.bigtable_admin_v2 import BaseBigtableTableAdminClient
 from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
 from google.cloud.bigtable_v2 import BigtableClient
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
-from grpc import insecure_channel
+from google.cloud.bigtable_v2.types import ReadRowsRequest, ReadRowsResponse
+from grpc import experimental, insecure_channel
 
 from measurement.columnar.numeric import of_units, to_units
 from measurement.io import bigtable_keys as keys
@@ -27,9 +31,13 @@ from measurement.model.tables import ATTRIBUTION, DELIVERY, INT64, NUMERIC, STRI
 SERVED = {t.name: t for t in (DELIVERY, ATTRIBUTION)}
 FAMILY, QUALIFIER = "r", b"v"
 MICROS_A_REVISION = 1000
-_LAYOUT = 1  # the value's first byte
+_ReadRequest = ReadRowsRequest.pb()
+LAYOUT = 1  # the value's first byte
 _CHANNEL = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1),
-            ("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 5_000)]
+            ("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 5_000),
+            # A stream of answers is taken by the thread that asked and not handed over by another: a fifth of the processor's
+            # time where each row is an answer of its own, as the emulator has it.
+            (experimental.ChannelOptions.SingleThreadedUnaryStream, 1)]
 
 
 class Service:
@@ -41,7 +49,18 @@ class Service:
         self._emulator = endpoints.bigtable
         self._channels = []
         self._admin: BaseBigtableTableAdminClient | None = None
-        self.data = BigtableClient(transport=BigtableGrpcTransport(channel=self._channel(BigtableGrpcTransport)))
+        channel = self._channel(BigtableGrpcTransport)
+        self.data = BigtableClient(transport=BigtableGrpcTransport(channel=channel))
+        self._read_rows = grpc_helpers.wrap_errors(channel.unary_stream(
+            "/google.bigtable.v2.Bigtable/ReadRows", request_serializer=_ReadRequest.SerializeToString,
+            response_deserializer=ReadRowsResponse.pb().FromString))
+
+    def read_rows(self, table: str, timeout: float, **request) -> Iterator:
+        """ReadRows without the client's wrapping of each answer, a fifth of the time of reading short rows: protobuf messages.
+        ``request``: its fields but the table. GoogleAPICallError where it fails."""
+        message = _ReadRequest(table_name=self.table(table), **request)
+        routed = routing_header.to_grpc_metadata((("table_name", message.table_name),))
+        return self._read_rows(message, timeout=timeout, metadata=(routed,))
 
     @property
     def admin(self) -> BaseBigtableTableAdminClient:
@@ -109,7 +128,7 @@ def elements(column: pa.ChunkedArray, cut: bool) -> list[bytes]:
 def pack(table: Table, rows: pa.Table, cut: dict[int, bytes]) -> list[bytes]:
     """A value a row: layout, numbers as int64 big-endian, then texts; where key texts were ``cut``, those of that row."""
     head = np.empty((rows.num_rows, 1 + 8 * len(numbers(table))), np.uint8)
-    head[:, 0] = _LAYOUT
+    head[:, 0] = LAYOUT
     for at, column in enumerate(numbers(table)):
         values = _int64(column, rows[column.name])
         head[:, 1 + 8 * at : 9 + 8 * at] = values.astype(">i8").view(np.uint8).reshape(-1, 8)
@@ -125,7 +144,7 @@ def unpack(table: Table, values: list[bytes]) -> tuple[np.ndarray, list[list[str
     """(rows, numbers) int64, and each row's texts: the values', then the key's in full where they were cut."""
     width = 1 + 8 * len(numbers(table))
     for value in values:
-        if value[0] != _LAYOUT:
+        if value[0] != LAYOUT:
             raise SinkError(f"Bigtable {table.name}: a value of layout {value[0]}, which this version cannot read")
     heads = np.frombuffer(bytearray().join(value[:width] for value in values), np.uint8).reshape(len(values), width)[:, 1:]
     return np.ascontiguousarray(heads).view(">i8").astype(np.int64), [keys.texts(value[width:]) for value in values]

@@ -32,6 +32,7 @@ PURPOSES = {
     "apache-beam": "the pipeline itself",
     "crawler-user-agents": "screening declared robots",
     "duckdb": "the local warehouse and its views",
+    "fastapi": "the report API",
     "fastavro": "Avro files and datums",
     "hypothesis": "property tests",
     "mmh3": "checking the fingerprints in tests",
@@ -48,7 +49,10 @@ PURPOSES = {
     "pyyaml": "policies and profiles",
     "requests": "alerts",
     "rich": "reports on the terminal",
+    "schemathesis": "tests of the report API by its own document",
     "typer": "the `measurement` command",
+    "uvicorn": "the report API's server",
+    "uvloop": "the report API's server",
 }
 
 

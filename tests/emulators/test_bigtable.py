@@ -249,17 +249,17 @@ def test_a_read_that_breaks_goes_on_behind_its_last_row(bigtable, instance, monk
     rows, breaks, clock = [row(1, number) for number in range(10, 20)], [0, 3, 1], Clock()
     write(bigtable, instance, rows)
     with bigtable_read.BigtableReader(bigtable, instance, clock.patience()) as reader:
-        real = reader._service.data.read_rows
+        real = reader._service.read_rows
 
-        def breaking(**request):
-            answers = real(**request)
+        def breaking(*asked, **request):
+            answers = real(*asked, **request)
             if breaks:
                 for _ in range(breaks.pop()):
                     yield next(answers)  # the emulator's answers are of one row each
                 raise exceptions.ServiceUnavailable("the stream broke")
             yield from answers
 
-        monkeypatch.setattr(reader._service.data, "read_rows", breaking)
+        monkeypatch.setattr(reader._service, "read_rows", breaking)
         assert reader.read("delivery", "a", *ALWAYS).equals(table(rows))
         assert not breaks and clock.waits == 3
         breaks[:] = [0] * 1000
