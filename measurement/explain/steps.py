@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.model.events import TEST_ADVERTISER
 from measurement.columnar.judge import REASONS
 from measurement.explain import screened, words
 from measurement.explain.copies import Copy

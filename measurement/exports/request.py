@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
-from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.model.events import TEST_ADVERTISER
 from measurement.failure import Failure
 from measurement.model.tables import ATTRIBUTION, DELIVERY, Table
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pyarrow as pa
 from sqlglot import exp
 
-from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.model.events import TEST_ADVERTISER
 from measurement.failure import Failure
 from measurement.io.publication import schema
 from measurement.model.revisions import GENERATION_BITS
-from measurement.model.sql import duckdb
+from measurement.model.sql import duckdb, standing
 from measurement.model.tables import ATTRIBUTION, DELIVERY, Table
 
 _HOUR = timedelta(hours=1)
@@ -93,8 +93,7 @@ class Source:
 
     def latest(self, table: Table, advertiser: str, start: datetime, stop: datetime, as_of: datetime) -> pa.Table:
         """Of each key the highest revision that was published by then."""
-        return self._read(table, advertiser, start, stop, as_of, f" QUALIFY row_number() OVER (PARTITION BY "
-                          f"{', '.join(c.name for c in table.identity)} ORDER BY revision DESC, published_at DESC) = 1")
+        return self._read(table, advertiser, start, stop, as_of, f" {standing(table)}")
 
     def published(self, table: Table, advertiser: str, start: datetime, stop: datetime, as_of: datetime) -> pa.Table:
         """Every revision of closed hours that was published by then."""

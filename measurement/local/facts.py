@@ -4,12 +4,11 @@ import numpy as np
 
 from measurement.columnar import facts as told
 from measurement.columnar.batch import joined
-from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.columnar.labels import Labels
 from measurement.columnar.table import Keys
 from measurement.local.again import intakes
 from measurement.local.warehouse import Warehouse
-from measurement.model.events import CLICK, CONVERSION
+from measurement.model.events import CLICK, CONVERSION, TEST_ADVERTISER
 from measurement.model.policy import Policy
 from measurement.paths.facts import Facts
 from measurement.state.chain import Chain, facts_of

@@ -47,9 +47,13 @@ def latest_view(table: Table, dataset: str) -> str:
 
     ``dataset`` is project.dataset, or a DuckDB schema. NULLs are equal in a partition, in BigQuery as in DuckDB.
     """
+    return f"SELECT {_names(table.columns)} FROM `{dataset}.{table.name}` {standing(table)}"
+
+
+def standing(table: Table) -> str:
+    """The clause that keeps of a table's rows, or of those that a condition on their key leaves, what ``NAME_latest`` shows."""
     whole = f" AND revision = max(revision) OVER (PARTITION BY {_names(table.key[:table.together])})" if table.together else ""
-    return (f"SELECT {_names(table.columns)} FROM `{dataset}.{table.name}` QUALIFY row_number() "
-            f"OVER (PARTITION BY {_names(table.identity)} ORDER BY revision DESC, published_at DESC) = 1{whole}")
+    return f"QUALIFY row_number() OVER (PARTITION BY {_names(table.identity)} ORDER BY revision DESC, published_at DESC) = 1{whole}"
 
 
 @lru_cache(maxsize=256)

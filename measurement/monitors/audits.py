@@ -16,9 +16,9 @@ from datetime import UTC, datetime
 import orjson
 
 from measurement.model.events import MAX_TIME_MICROS, MICROS_PER_SECOND, MIN_TIME_MICROS
+from measurement.monitors.times import MINUTE, instant
 
 SENDING, ENDED = "sending", "ended"
-MINUTE = 60 * MICROS_PER_SECOND
 _MOST_COUNTS = 100_000  # a message
 
 
@@ -89,8 +89,8 @@ def rows(audit: Audit, now: int) -> list[dict]:
     publisher goes on."""
     counts = dict(audit.counts)
     counts.setdefault((None, None), 0)
-    stamps = {"sent_at": _time(audit.sent_at), "revision": audit.number, "published_at": _time(now)}
-    return [{"publisher": audit.publisher, "source": source, "minute": None if minute is None else _time(minute), "events": n,
+    stamps = {"sent_at": instant(audit.sent_at), "revision": audit.number, "published_at": instant(now)}
+    return [{"publisher": audit.publisher, "source": source, "minute": None if minute is None else instant(minute), "events": n,
              "state": ENDED if audit.ended else SENDING, **stamps} for (source, minute), n in counts.items()]
 
 
@@ -114,9 +114,5 @@ def _micros(value: str) -> int:
     return micros
 
 
-def _time(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros / MICROS_PER_SECOND, UTC)
-
-
 def _text(micros: int) -> str:
-    return _time(micros).isoformat().replace("+00:00", "Z")
+    return instant(micros).isoformat().replace("+00:00", "Z")

@@ -8,15 +8,13 @@ waiting is correctness. Times are µs.
 from collections import Counter
 from dataclasses import dataclass
 
-from measurement.model.events import MICROS_PER_HOUR
 from measurement.monitors.audits import ENDED
 from measurement.monitors.books import Books
 from measurement.monitors.lasting import Lasting
 from measurement.monitors.sample import Sample, at_look, unknown
 from measurement.monitors.slo import Level
-from measurement.monitors.times import hour_of, instant, span
+from measurement.monitors.times import DAY, hour_of, instant, span
 
-DAY = 24 * MICROS_PER_HOUR
 _SHOWN = 3
 
 

@@ -9,14 +9,14 @@ from typing import TypeVar
 from measurement.model.events import MICROS_PER_HOUR, MICROS_PER_SECOND
 from measurement.monitors import audits, queries
 from measurement.monitors.books import Books, Entered
-from measurement.monitors.completeness import DAY, Said, ratios
+from measurement.monitors.completeness import Said, ratios
 from measurement.monitors.heartbeat import Job
 from measurement.monitors.lasting import Lasting
 from measurement.monitors.ledger import Result
 from measurement.monitors.place import Place, Unread
 from measurement.monitors.probe import Found, Probes
 from measurement.monitors.slo import Slo
-from measurement.monitors.times import hour_of
+from measurement.monitors.times import DAY, hour_of
 from measurement.monitors.volume import LEAST_PAST, Volume
 
 T = TypeVar("T")

@@ -13,9 +13,9 @@ from decimal import Decimal
 
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.tables import ATTRIBUTION, DELIVERY, RESOLVED, TABLES
+from measurement.monitors.times import instant
 
 Query = Callable[[str], list[tuple]]
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -204,9 +204,9 @@ def complete_until(query: Query, dataset: str) -> datetime | None:
 
 
 def micros(time: datetime) -> int:
-    return (time.astimezone(UTC) - _EPOCH) // timedelta(microseconds=1)
+    return (time.astimezone(UTC) - instant(0)) // timedelta(microseconds=1)
 
 
 def text(at: int) -> str:
     """A time (µs) as a TIMESTAMP literal's text."""
-    return (_EPOCH + timedelta(microseconds=at)).strftime("%Y-%m-%d %H:%M:%S+00")
+    return instant(at).strftime("%Y-%m-%d %H:%M:%S+00")

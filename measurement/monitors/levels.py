@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from measurement.model.events import MICROS_PER_SECOND
-from measurement.monitors import alerts, queries
+from measurement.monitors import alerts
 from measurement.monitors.ledger import Result
 from measurement.monitors.monitor import Monitor
 from measurement.monitors.place import Place, Unread
@@ -50,8 +50,7 @@ def levels(place: Place, slo: Slo, now: int, balanced: Result) -> Levels:
     monitor, last = Monitor(place, slo), {}
     monitor.known.balance(now, balanced)
     try:
-        monitor.restore(now)
-        last = {level: look for level, *look in queries.last_look(place.query, place.dataset)}
+        last = {level: look for level, *look in monitor.restore(now)}
     except Unread:
         pass  # what the look below cannot read either, it tells
     looked = max((at for at, *_ in last.values()), default=None)

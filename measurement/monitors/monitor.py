@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
 
-from measurement.model.events import MICROS_PER_SECOND, OUTCOMES, REJECTED
+from measurement.model.events import MICROS_PER_SECOND
 from measurement.monitors import completeness, correctness, freshness, heartbeat, latency, probe, queries, rates, volume
 from measurement.monitors.alerts import Alerts, Notice
 from measurement.monitors.burn import Judged, burn, judged
@@ -19,17 +19,16 @@ from measurement.monitors.history import History
 from measurement.monitors.known import Known
 from measurement.monitors.place import Place, Unread
 from measurement.monitors.sample import Sample
-from measurement.monitors.series import DAYS, MINUTE, Series
-from measurement.monitors.slo import Slo
-from measurement.monitors.times import hour_of, instant
+from measurement.monitors.series import DAYS, Series
+from measurement.monitors.slo import REASONS, Slo
+from measurement.monitors.times import DAY, MINUTE, hour_of, instant
 
 _LOG = logging.getLogger("measurement.monitor")
 _MOST_MINUTES = 10  # that a look may speak for: of longer silence nothing is known
-_DAY = 24 * 60 * MINUTE
-_FINE = 3 * _DAY  # behind now for which the past is taken up by minutes; before that by hours
+_FINE = 3 * DAY  # behind now for which the past is taken up by minutes; before that by hours
 _WAITS = 6 * 60 * MINUTE  # the hours whose waiting follow-ups are counted
 _NAMED = {"probe", "volume"}  # levels that say themselves whom they touch
-_PAST = tuple(f"rejected_{reason}" for reason in OUTCOMES if reason in REJECTED) + ("duplicates", "late", "restated", "invalid", "unjoined")
+_PAST = (*REASONS, "duplicates", "late", "restated", "invalid", "unjoined")
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class Monitor:
         self._found: dict[tuple[int, str | None], float] = {}  # completeness by (hour, source)
         self._shares: dict[str, tuple[int, int]] = {}  # by level: part and whole of this look
 
-    def restore(self, now: int) -> None:
-        """Takes up what an earlier monitor wrote; Unread where that cannot be read."""
+    def restore(self, now: int) -> list[tuple]:
+        """Takes up what an earlier monitor wrote, and returns its last look (queries.last_look); Unread where that cannot be read."""
         ask, dataset = self._place.query, self._place.dataset
-        fine, coarse = now - _FINE, now - DAYS * _DAY
+        fine, coarse = now - _FINE, now - DAYS * DAY
         for at in (*queries.past(ask, dataset, coarse, fine, "HOUR"), *queries.past(ask, dataset, fine, now, "MINUTE")):
             level, time, good, total, part, whole = at
             self._series.add(level, time, good, total)
@@ -73,6 +72,7 @@ class Monitor:
         looks = queries.last_look(ask, dataset)
         self.alerts.restore({level: (firing.split(","), since) for level, *_, firing, since, _, _, _ in looks if firing})
         self._last = max((look[1] for look in looks), default=None)
+        return looks
 
     def look(self, now: int) -> Look:
         """One look at ``now``. What cannot be read or written is told in the facts, and everything else goes on."""
@@ -115,7 +115,7 @@ class Monitor:
             ("duplicates", outcomes["duplicate"], every), ("late", entered.restated["late"], every),
             ("restated", sum(entered.restated.values()), every), ("invalid", outcomes["invalid_traffic"], valid),
             ("unjoined", *self._waiting()),
-            *((f"rejected_{reason}", outcomes[reason], every) for reason in OUTCOMES if reason in REJECTED),
+            *((level, outcomes[level.removeprefix("rejected_")], every) for level in REASONS),
         ):
             self._counted.add(level, now, part, whole)
             self._shares[level] = part, whole

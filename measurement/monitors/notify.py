@@ -8,7 +8,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Protocol
 from urllib.parse import urlsplit
 
@@ -17,6 +17,7 @@ import requests
 from measurement.failure import Failure
 from measurement.monitors.alerts import Action, Alert, Notice
 from measurement.monitors.slo import Severity
+from measurement.monitors.times import instant
 
 log = logging.getLogger("measurement.notify")
 logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # below that it logs whole paths
@@ -24,7 +25,6 @@ logging.getLogger("urllib3.connectionpool").setLevel(logging.INFO)  # below that
 REQUEST_SECONDS = 2.0  # until a connection, and again until an answer
 RECEIVER_SECONDS = 3.0  # after that, what is left for a receiver waits for the next look
 SUMMARY_MOST = 1024  # characters, by PagerDuty's Events API v2
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def address(flag: str, url: str) -> str:
@@ -163,4 +163,4 @@ def _plain(alert: Alert) -> dict:
 
 
 def _rfc3339(at: int) -> str:
-    return (_EPOCH + timedelta(microseconds=at)).isoformat(timespec="milliseconds")
+    return instant(at).isoformat(timespec="milliseconds")

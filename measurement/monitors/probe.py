@@ -6,21 +6,19 @@ Each minute has a campaign of its own, so that one row of ``delivery`` and one o
 
 import io
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from enum import StrEnum
 
 import fastavro
 import pyarrow as pa
 
-from measurement.columnar.identify import TEST_ADVERTISER
-from measurement.model.events import FIELDS, MICROS_PER_HOUR, MICROS_PER_SECOND, SCHEMA
+from measurement.model.events import FIELDS, MICROS_PER_SECOND, SCHEMA, TEST_ADVERTISER
 from measurement.model.tables import ATTRIBUTION, DELIVERY
 from measurement.monitors.sample import Sample, unknown
 from measurement.monitors.slo import Level
+from measurement.monitors.times import DAY, hour_of, instant
 
 NAME = "measurement-probe"  # the probe's advertiser_id and source_id
 ADVERTISER = TEST_ADVERTISER + NAME  # as the tables have it
-MINUTE = 60 * MICROS_PER_SECOND
 _PRICE, _VALUE = 1_500, 40_000_000  # micros
 _CURRENCY = "XTS"  # ISO 4217's code for testing
 _AVRO = fastavro.parse_schema(SCHEMA)
@@ -45,7 +43,7 @@ class Verdict(StrEnum):
 
 def campaign(minute: int) -> str:
     """The campaign of a minute's (µs) probe."""
-    return datetime.fromtimestamp(minute / MICROS_PER_SECOND, UTC).strftime("probe-%Y%m%dT%H%MZ")
+    return instant(minute).strftime("probe-%Y%m%dT%H%MZ")
 
 
 def messages(minute: int) -> list[bytes]:
@@ -107,7 +105,7 @@ class Probes:
     def since(self) -> int | None:
         """The first hour (µs) of which probes are waited for or looked at again."""
         minutes = [minute for minute, _ in (*self._waiting, *self._wrong)]
-        return min(minutes) // MICROS_PER_HOUR * MICROS_PER_HOUR if minutes else None
+        return hour_of(min(minutes)) if minutes else None
 
     def judge(self, level: Level, now: int, found: dict[str, Found | None]) -> Sample:
         """Judges by what was ``found`` at each end at ``now`` (µs; None: it could not be read). Each probe counts once at each
@@ -132,7 +130,7 @@ class Probes:
             return unknown(level.name, "no probe has come to its end yet" if self.ends else "no probes are sent here")
         if bad:
             said = ", ".join(f"{end}: the probe of {_text(minute)} is {became.value}" for end, (minute, became) in sorted(bad.items()))
-            hours = tuple(sorted({_hour(minute) for minute, _ in bad.values()}))
+            hours = tuple(sorted({instant(hour_of(minute)) for minute, _ in bad.values()}))
             return Sample(level.name, good, total, False, len(bad), said, advertisers=(ADVERTISER,), hours=hours)
         latest = min(minute for minute, _ in self._last.values())
         return Sample(level.name, good, total, True, 0, f"the probes up to {_text(latest)} are at {', '.join(sorted(self._last))}")
@@ -146,13 +144,9 @@ class Probes:
         """Forgets what was wrong and is right now, and what is a day old."""
         for minute, end in list(self._wrong):
             seen = found.get(end)
-            if now - minute > 24 * MICROS_PER_HOUR or (seen is not None and verdict(minute, seen) is Verdict.found):
+            if now - minute > DAY or (seen is not None and verdict(minute, seen) is Verdict.found):
                 del self._wrong[minute, end]
 
 
-def _hour(at: int) -> datetime:
-    return datetime.fromtimestamp(at // MICROS_PER_HOUR * 3600, UTC)
-
-
 def _text(at: int) -> str:
-    return datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC).strftime("%Y-%m-%dT%H:%MZ")
+    return instant(at).strftime("%Y-%m-%dT%H:%MZ")

@@ -3,8 +3,9 @@
 from collections.abc import Callable
 from datetime import datetime
 
-from measurement.columnar.identify import TEST_ADVERTISER
-from measurement.model.tables import ARRIVALS, ATTRIBUTION, AUDITS, DELIVERY, LEDGER, TABLES, Table
+from measurement.model.events import TEST_ADVERTISER
+from measurement.model.sql import standing
+from measurement.model.tables import ARRIVALS, ATTRIBUTION, AUDITS, DELIVERY, LATENCY, LEDGER, TABLES, Table
 from measurement.monitors.books import Row
 from measurement.monitors.ledger import micros, text
 from measurement.monitors.probe import ADVERTISER, FIGURES
@@ -33,9 +34,8 @@ def audits_since(query: Query, dataset: str, published: int) -> list[tuple]:
 
 def latency_since(query: Query, dataset: str, published: int) -> list[tuple]:
     """(sink, publication, upper bound in ms or None, events, published_at in µs); of a publication written twice the last."""
-    rows = query(f"SELECT sink, publication, at_most_ms, events, published_at FROM `{dataset}.latency` WHERE published_at >= {_literal(published)} "
-                 "QUALIFY rank() OVER (PARTITION BY sink, publication ORDER BY revision DESC) = 1")
-    return [(sink, publication, None if bound is None else int(bound), int(n), micros(at)) for sink, publication, bound, n, at in rows]
+    rows = query(_since("sink, publication, at_most_ms, events", dataset, LATENCY, published))
+    return [(sink, publication, None if bound is None else int(bound), int(n), micros(at)) for sink, publication, bound, n, _, at in rows]
 
 
 def _since(columns: str, dataset: str, table: Table, published: int) -> str:
@@ -45,9 +45,7 @@ def _since(columns: str, dataset: str, table: Table, published: int) -> str:
 
 def _standing(columns: str, dataset: str, table: Table, where: str) -> str:
     """The rows that ``NAME_latest`` shows of keys of which ``where`` holds; a condition outside the view would be one of all rows."""
-    key = ", ".join(c.name for c in table.identity)
-    return (f"SELECT {columns} FROM `{dataset}.{table.name}` WHERE {where} "
-            f"QUALIFY row_number() OVER (PARTITION BY {key} ORDER BY revision DESC, published_at DESC) = 1")
+    return f"SELECT {columns} FROM `{dataset}.{table.name}` WHERE {where} {standing(table)}"
 
 
 def last_delivered(query: Query, dataset: str, since: int) -> int | None:
@@ -66,9 +64,9 @@ def probed(dataset: str, table: str, since: int) -> str:
 def impressions(query: Query, dataset: str, hours: list[int]) -> dict[int, dict[tuple[str, str], int]]:
     """Gross impressions of customers in some hours, by (advertiser_id, campaign_id)."""
     found: dict[int, dict[tuple[str, str], int]] = {hour: {} for hour in hours}
-    standing = _standing("window_start, advertiser_id, campaign_id, gross_impressions", dataset, DELIVERY,
+    rows = _standing("window_start, advertiser_id, campaign_id, gross_impressions", dataset, DELIVERY,
                      f"window_start IN ({', '.join(map(_literal, hours))}) AND NOT starts_with(advertiser_id, '{TEST_ADVERTISER}')")
-    rows = query(f"SELECT window_start, advertiser_id, campaign_id, sum(gross_impressions) AS n FROM ({standing}) AS standing GROUP BY 1, 2, 3")
+    rows = query(f"SELECT window_start, advertiser_id, campaign_id, sum(gross_impressions) AS n FROM ({rows}) AS hourly GROUP BY 1, 2, 3")
     for hour, advertiser, campaign, n in rows:
         found[_at(hour)][advertiser, campaign] = int(n)
     return found

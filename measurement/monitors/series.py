@@ -5,7 +5,8 @@ Minutes are kept in rings, one for all levels, so that memory is bounded and wha
 
 import numpy as np
 
-MINUTE = 60_000_000  # µs
+from measurement.monitors.times import MINUTE
+
 DAYS = 30  # the time over which a budget is counted
 KEPT = DAYS * 24 * 60  # minutes
 _HOUR = np.arange(60)

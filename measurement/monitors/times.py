@@ -1,12 +1,16 @@
 """Times (µs) as the monitor says them."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from measurement.model.events import MICROS_PER_HOUR, MICROS_PER_SECOND
 
+MINUTE = 60 * MICROS_PER_SECOND
+DAY = 24 * MICROS_PER_HOUR
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
 
 def instant(micros: int) -> datetime:
-    return datetime.fromtimestamp(micros / MICROS_PER_SECOND, UTC)
+    return _EPOCH + timedelta(microseconds=micros)
 
 
 def text(micros: int) -> str:

@@ -6,12 +6,11 @@ nearly every week and is gone now, where nobody has said that its flight has end
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 
-from measurement.columnar.identify import TEST_ADVERTISER
-from measurement.model.events import MICROS_PER_HOUR, MICROS_PER_SECOND
+from measurement.model.events import MICROS_PER_HOUR, TEST_ADVERTISER
 from measurement.monitors.sample import Sample, at_look, unknown
 from measurement.monitors.slo import Level
+from measurement.monitors.times import instant
 
 LEAST_PAST = 3  # hours
 _NAMED = 3  # campaigns in the text
@@ -39,7 +38,7 @@ class _Gone:
     expected: float
 
     def __str__(self) -> str:
-        at = f"{_time(self.volume.hour):%Y-%m-%dT%H:%MZ}"
+        at = f"{instant(self.volume.hour):%Y-%m-%dT%H:%MZ}"
         return (f"{self.campaign[1]} of {self.campaign[0]} has {self.volume.impressions.get(self.campaign, 0):,} impressions of {at} "
                 f"where {self.expected:,.0f} were to be expected (this hour {self.volume.of})")
 
@@ -64,8 +63,8 @@ def judge(level: Level, flights: dict[str, int], volumes: list[Volume], minutes:
     named = "; ".join(map(str, list(worst.values())[:_NAMED]))
     more = f"; and {len(worst) - _NAMED:,} more" if len(worst) > _NAMED else ""
     hours = sorted({found.volume.hour for found in gone})
-    return at_look(level.name, False, minutes, float(len(worst)), named + more, since=_time(hours[0]),
-                   advertisers=tuple(sorted({advertiser for advertiser, _ in worst})), hours=tuple(map(_time, hours)))
+    return at_look(level.name, False, minutes, float(len(worst)), named + more, since=instant(hours[0]),
+                   advertisers=tuple(sorted({advertiser for advertiser, _ in worst})), hours=tuple(map(instant, hours)))
 
 
 def _gone(level: Level, flights: dict[str, int], volume: Volume) -> Iterator[_Gone]:
@@ -80,7 +79,3 @@ def _gone(level: Level, flights: dict[str, int], volume: Volume) -> Iterator[_Go
             expected *= min(1.0, (flights[campaign[1]] - volume.hour) / MICROS_PER_HOUR / volume.seen)
         if expected >= enough and volume.impressions.get(campaign, 0) < level.share * expected:
             yield _Gone(volume, campaign, expected)
-
-
-def _time(at: int) -> datetime:
-    return datetime.fromtimestamp(at / MICROS_PER_SECOND, UTC)

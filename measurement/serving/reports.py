@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
-from measurement.columnar.identify import TEST_ADVERTISER
+from measurement.model.events import TEST_ADVERTISER
 from measurement.model.tables import Table
 
 # A row: the values of ``table.columns`` in their order. Times are µs, a NUMERIC is an int in units of 10^-9.

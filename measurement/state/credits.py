@@ -19,11 +19,10 @@ import numpy as np
 from measurement.columnar.batch import NO_WATERMARK, Blobs, blobs, joined, kept, pack, unpack
 from measurement.columnar.deltas import LATE, Deltas
 from measurement.columnar.facts import FACT, TERMS, Facts
-from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.columnar.labels import Labels
 from measurement.columnar.table import Keys, grown
 from measurement.model.attribution import Attribution
-from measurement.model.events import CLICK, CONVERSION, IMPRESSION, MICROS_PER_HOUR
+from measurement.model.events import CLICK, CONVERSION, IMPRESSION, MICROS_PER_HOUR, TEST_ADVERTISER
 from measurement.model.policy import Counting
 from measurement.state import conversions as c
 from measurement.state.candidates import Candidates, collected, tied

@@ -7,11 +7,10 @@ import pyarrow as pa
 
 from measurement.columnar import stored
 from measurement.columnar.batch import NO_WATERMARK
-from measurement.columnar.identify import TEST_ADVERTISER
 from measurement.io.latency import carrying
 from measurement.io.publication import ipc, of_revisions
 from measurement.model.revisions import tick
-from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS
+from measurement.model.events import MICROS_PER_HOUR, MIN_TIME_MICROS, TEST_ADVERTISER
 from measurement.model.tables import ARRIVALS, ATTRIBUTION, CREDITS, DELIVERY, INTAKE, INVALID_TRAFFIC, LEDGER, TOTALS
 from measurement.state.totals import LEDGER_HORIZON, Revisions, TotalsShard
 from measurement.transforms import hours
