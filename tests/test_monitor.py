@@ -180,6 +180,36 @@ def test_a_level_judged_by_its_past_takes_it_up_again():
     assert "usually 0.0 %" in next(of.sample.text for of in look.judged if of.level.name == "duplicates")
 
 
+def test_what_comes_behind_an_outage_is_not_held_against_other_hours():
+    def text(look) -> str:
+        return next(of.sample.text for of in look.judged if of.level.name == "duplicates")
+
+    place = Place()
+    for i in range(26):
+        at = NOW - (26 - i) * HOUR
+        place.store("sla", [{**dict.fromkeys(("value", "firing", "since", "advertisers", "hours")), "budget_spent": 0, "level": "duplicates",
+                             "measured_at": instant(at), "state": "ok", "good": 60, "total": 60, "part": 0, "whole": 1_000, "target": 1,
+                             "text": "quiet", "revision": at // 1_000, "published_at": instant(at)}])
+    ledger(place, NOW, 1_000, "provisional", 1, NOW)
+    monitor = Monitor(place, SLO)
+    monitor.restore(NOW)
+    place.generation = Job(1, NOW, "running", 20 * MINUTE)  # not heard for so long
+    for minute in range(3):
+        look = monitor.look(NOW + minute * MINUTE)
+    assert ("heartbeat", "1h") in look.facts.alerts
+    place.generation = Job(1, NOW, "running", 0)
+    ledger(place, NOW, 500, "provisional", 2, NOW + 3 * MINUTE, outcome="duplicate")
+    again = Monitor(place, SLO)
+    again.restore(NOW + 3 * MINUTE)
+    for which in (monitor, again):
+        assert "not judged in an outage, found by heartbeat" in text(which.look(NOW + 3 * MINUTE))
+    for minute in range(4, 75):
+        look = monitor.look(NOW + minute * MINUTE)
+        assert state_of(look, "duplicates") is State.unknown
+    ledger(place, NOW, 2_000, "provisional", 3, NOW + 75 * MINUTE, outcome="duplicate")
+    assert state_of(monitor.look(NOW + 75 * MINUTE), "duplicates") is State.broken
+
+
 def test_what_cannot_be_read_is_told_and_all_else_goes_on():
     place = Place()
     ledger(place, NOW - HOUR, 10)

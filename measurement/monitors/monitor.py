@@ -17,8 +17,9 @@ from measurement.monitors.burn import Judged, burn, judged
 from measurement.monitors.exporter import Facts
 from measurement.monitors.history import History
 from measurement.monitors.known import Known
+from measurement.monitors.outage import Outage
 from measurement.monitors.place import Place, Unread
-from measurement.monitors.sample import Sample
+from measurement.monitors.sample import Sample, unknown
 from measurement.monitors.series import DAYS, Series
 from measurement.monitors.slo import REASONS, Slo
 from measurement.monitors.times import DAY, MINUTE, hour_of, instant
@@ -54,6 +55,7 @@ class Monitor:
         self._place, self._slo, self._probing = place, slo, probing
         self._series, self._counted = Series(tuple(slo.levels)), History(_PAST)
         self.alerts = Alerts(place.job, place.where, slo.levels, slo.windows)
+        self._outage = Outage(min(slo.windows, key=lambda window: window.long).name)
         self._last: int | None = None
         self._probed: int | None = None  # the minute of the last probe
         self._outcomes: Counter = Counter()
@@ -70,8 +72,11 @@ class Monitor:
             self._series.add(level, time, good, total)
             self._counted.add(level, time, part, whole)
         looks = queries.last_look(ask, dataset)
-        self.alerts.restore({level: (firing.split(","), since) for level, *_, firing, since, _, _, _ in looks if firing})
         self._last = max((look[1] for look in looks), default=None)
+        left = {level: (firing.split(","), since) for level, *_, firing, since, _, _, _ in looks if firing}
+        self.alerts.restore(left)
+        for level, (windows, _) in left.items():
+            self._outage.restore(self._last, level, windows)
         return looks
 
     def look(self, now: int) -> Look:
@@ -88,6 +93,7 @@ class Monitor:
             self._series.add(sample.level, now, sample.good, sample.total)
             level = self._slo.levels[sample.level]
             found.append(judged(level, self._touched(sample, clock), burn(self._series, level, self._slo.windows, now)))
+            self._outage.see(now, found[-1])
         notices = self.alerts.update(now, found)
         self._write(now, found)
         return Look(now, found, notices, self._facts())
@@ -135,7 +141,8 @@ class Monitor:
         yield heartbeat.judge(levels["heartbeat"], known.job, minutes)
         yield volume.judge(levels["volume"], self._slo.flights, known.volumes, minutes)
         for name in _PAST:
-            yield rates.judge(levels[name], self._counted, now, minutes)
+            why = self._outage.moves(name, now)
+            yield unknown(name, why) if why else rates.judge(levels[name], self._counted, now, minutes)
 
     def _touched(self, sample: Sample, clock: int) -> Sample:
         """The sample with whom it touches and when, where the level cannot tell: for whom was delivered lately, and the hour."""

@@ -25,7 +25,7 @@ def test_a_sink_that_is_down_is_found_by_the_probe(world):
 def test_a_source_that_stands_still_is_found_by_freshness(world):
     with world.cut(world.to_pubsub):
         found(world, "freshness", 240, {"probe"})
-    mended(world, "freshness", 400, {"probe", "latency", "duplicates"})
+    mended(world, "freshness", 400, {"probe", "latency"})
 
 
 def test_a_job_that_is_killed_is_found_by_its_heartbeat(world):
