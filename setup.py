@@ -9,7 +9,7 @@ setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=find_packages(include=["measurement*", "jobs*", "schemas*", "config*"]),
-    package_data={"schemas": ["*.avsc"], "config": ["*.yaml", "prometheus/*.yml", "grafana/*.json"]},
+    package_data={"measurement.serving": ["page/*"], "schemas": ["*.avsc"], "config": ["*.yaml", "prometheus/*.yml", "grafana/*.json"]},
     install_requires=[
         "apache-beam[gcp]>=2.77,<2.78",  # Prism's options and the unbounded-source wrapper are guarded per release
         "crawler-user-agents>=1.67,<2",
@@ -35,8 +35,8 @@ setup(
     ],
     extras_require={
         "serve": _SERVE,
-        "test": [*_SERVE, "hypothesis>=6.170,<7", "mmh3>=5.3,<6", "openpyxl>=3.1,<4", "pandas>=3.0,<4", "psutil>=7,<8", "pytest>=9.2,<10",
-                 "schemathesis>=4.32,<5"],
+        "test": [*_SERVE, "axe-playwright-python>=0.1.8,<0.2", "hypothesis>=6.170,<7", "mmh3>=5.3,<6", "openpyxl>=3.1,<4", "pandas>=3.0,<4",
+                 "playwright>=1.65,<2", "psutil>=7,<8", "pytest>=9.2,<10", "schemathesis>=4.32,<5"],
         "bench": [*_SERVE, "polars>=2.1,<3", "psutil>=7,<8", "pyruhvro>=0.4,<1"],
         "gcs": ["gcsfs>=2025.9"],  # exports to gs://
     },

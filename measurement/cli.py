@@ -226,7 +226,7 @@ def _execute(what) -> None:
 @app.command()
 def simulate(
     events: Annotated[int, typer.Option(help="Events in the log, resends and broken ones included.")],
-    out: Annotated[Path, typer.Option(help="Where events*.avro and truth.json go.", file_okay=False)],
+    out: Annotated[Path, typer.Option(help="Where events*.avro, bookings.csv and truth.json go.", file_okay=False)],
     seed: Annotated[int, typer.Option(help="Same seed and flags, same bytes.")] = 0,
     start: Annotated[datetime, typer.Option(help="The log's first hour, UTC.", formats=["%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%d"])] = datetime(2026, 3, 2),
     hours: Annotated[int, typer.Option(help="Hours that the log spans.")] = 24,
@@ -248,7 +248,7 @@ def simulate(
     screening: Annotated[bool, typer.Option("--screening", help="Also traffic to be screened; writes policy.yaml and its networks.")] = False,
     consent: Annotated[Consent, typer.Option(help="With --screening: what becomes of events without consent.")] = Consent.drop_user,
 ) -> None:
-    """Write a realistic event log and its truth; each kind of trouble is turned off with 0, or up."""
+    """Write a realistic event log, what was booked of it and its truth; each kind of trouble is turned off with 0, or up."""
     given = {k: v for k, v in locals().items() if v is not None and k != "out"}
     from measurement.simulate import SimulateOptions
     from measurement.simulate import simulate as write
@@ -358,6 +358,19 @@ def head(out: _Out = None, rows: Annotated[int, typer.Option(help="So many of th
     from measurement.local import summary
 
     _reading(lambda warehouse: summary.show_head(warehouse, rows), out)
+
+
+@app.command()
+def query(
+    sql: Annotated[str | None, typer.Argument(help="One SELECT in BigQuery's SQL over the tables and views.", show_default=False)] = None,
+    file: Annotated[Path | None, typer.Option(help="Or a file with it.", show_default=False)] = None,
+    out: _Out = None,
+    csv: Annotated[bool, typer.Option("--csv", help="As csv, as it is where it goes into a file.")] = False,
+) -> None:
+    """Ask a local run's warehouse a question, as docs/cookbook.md has them."""
+    from measurement import cli_query
+
+    _reading(lambda warehouse: cli_query.show(warehouse, sql, file, csv), out)
 
 
 @app.command()
@@ -503,6 +516,19 @@ def serve(
     from measurement.serving.limits import Limits
 
     cli_reports.serve(profile, out, bigtable, bigquery, keys, host, port, Limits(rate, burst), workers)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="The directory with warehouse.duckdb, as `make run` leaves it.", file_okay=False)] = Path("out/demo"),
+    host: Annotated[str, typer.Option(help="An address of this machine's own.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="0 takes a free one.", min=0, max=65535)] = 8080,
+) -> None:
+    """Serve the page for ad sales over a local run's warehouse, with a key of its own, until it is stopped."""
+    from measurement import cli_demo, cli_reports
+
+    with cli_reports.installed("demo"):
+        cli_demo.demo(out, host, port)
 
 
 keys_app = typer.Typer(help="Make, list and revoke keys of the report API.")

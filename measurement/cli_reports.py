@@ -1,5 +1,7 @@
 """`measurement serve` and `measurement keys`: flags in, one line out for what goes wrong."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -13,10 +15,8 @@ from measurement.serving.reports import Reports, Unavailable
 
 def serve(profile: str, out: Path | None, bigtable: str | None, bigquery: str | None, keys: Path, host: str, port: int,
           limits: Limits, workers: int) -> None:
-    try:
+    with installed("serve"):
         from measurement.serving.server import serve as run
-    except ModuleNotFoundError as error:
-        raise Failure(f"serve: {error.name} is not installed: pip install 'ad-measurement[serve]'") from error
 
     KeyFile(keys).all()  # a file of keys that is not there is told now and not to the first who asks
     reports = _reports(profile, out, bigtable, bigquery)
@@ -27,6 +27,15 @@ def serve(profile: str, out: Path | None, bigtable: str | None, bigquery: str | 
     finally:
         reports.close()
     run(partial(_app, profile, out, bigtable, bigquery, keys, limits), host, port, workers)
+
+
+@contextmanager
+def installed(what: str) -> Iterator[None]:
+    """Failure for an extra that is not."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise Failure(f"{what}: {error.name} is not installed: pip install 'ad-measurement[serve]'") from error
 
 
 def _app(profile: str, out: Path | None, bigtable: str | None, bigquery: str | None, keys: Path, limits: Limits):

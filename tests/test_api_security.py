@@ -58,14 +58,14 @@ TRICKS = [
 
 
 @pytest.mark.parametrize("path", TRICKS)
-@pytest.mark.parametrize("table", ["delivery", "attribution"])
-def test_no_spelling_of_a_path_shows_another_advertiser(api, keys, path, table):
-    problem(api.get(f"{path}/{table}?{RANGE}", keys.a), 404 if "%0a" in path else 403)
+@pytest.mark.parametrize("what", ["delivery", "attribution", "delivery/sums", "attribution/sums", "invalid_traffic/sums", "pacing", "exports"])
+def test_no_spelling_of_a_path_shows_another_advertiser(api, keys, path, what):
+    problem(api.get(f"{path}/{what}?{RANGE}", keys.a), 404 if "%0a" in path else 403)
 
 
 @pytest.mark.parametrize("path", ["/v1/advertisers/a/b/../delivery", "/v1/advertisers/b/../a/Delivery", "//v1/advertisers/a/delivery",
                                   "/V1/advertisers/a/delivery", "/v1/advertisers/a/delivery/", "/v1/../v1/advertisers/a/x", "/v1/advertisers/a",
-                                  "/", "/docs", "/redoc", "/v1", "/.git/config", "/v1/advertisers/a/conversion_credits", "/v1/advertisers/a/rejects"])
+                                  "/index.html", "/page", "/page/", "/pacing", "/v1/advertisers/a/sums", "/v1/advertisers/a/rejects/sums", "/docs", "/redoc", "/v1", "/.git/config", "/v1/advertisers/a/conversion_credits", "/v1/advertisers/a/rejects"])
 def test_what_is_no_path_is_nothing_or_not_theirs(api, keys, path):
     got = api.get(f"{path}?{RANGE}", keys.a)
     problem(got, got.status)
@@ -78,11 +78,12 @@ def test_parameters_that_are_none_or_twice_are_refused(api, keys, extra):
     problem(api.get(f"{A}/delivery?{RANGE}&{extra}", keys.a), 400)
 
 
-def test_another_advertiser_and_one_that_is_not_there_look_the_same(api, keys):
-    there, not_there = (api.get(f"/v1/advertisers/{name}/delivery?{RANGE}", keys.a) for name in ("b", "nobody"))
+@pytest.mark.parametrize("what", ["delivery", "delivery/sums", "attribution/sums", "invalid_traffic/sums", "pacing", "exports"])
+def test_another_advertiser_and_one_that_is_not_there_look_the_same(api, keys, what):
+    there, not_there = (api.get(f"/v1/advertisers/{name}/{what}?{RANGE}", keys.a) for name in ("b", "nobody"))
     assert (there.status, there.body) == (not_there.status, not_there.body) == (403, there.body)
     assert dict(there.headers) | {"date": ""} == dict(not_there.headers) | {"date": ""}
-    wrong = [api.get(f"/v1/advertisers/{name}/delivery?from=x&cursor=!", keys.a) for name in ("b", "nobody")]
+    wrong = [api.get(f"/v1/advertisers/{name}/{what}?from=x&cursor=!", keys.a) for name in ("b", "nobody")]
     assert [w.status for w in wrong] == [403, 403]  # before any parameter is looked at
 
 
@@ -95,7 +96,12 @@ def test_headers_and_filters_do_not_reach_another(api, keys):
 
 
 def test_sales_alone_sees_lists_and_nobody_sees_probes(api, keys):
-    problem(api.get("/v1/advertisers", keys.a), 403)
+    for path in ("/v1/advertisers", "/v1/pacing", f"{A}/invalid_traffic/sums?by=reason&{RANGE}", f"{A}/exports?table=delivery&{RANGE}"):
+        problem(api.get(path, keys.a), 403)
+        problem(api.get(path), 401)
+        problem(api.get(path, keys.a + "x"), 401)
+    for what in ("delivery/sums?by=format&", "invalid_traffic/sums?by=format&", "pacing?", "exports?table=delivery&"):
+        problem(api.get(f"/v1/advertisers/test:a/{what}{'' if what == 'pacing?' else RANGE}", keys.sales), 404)
     problem(api.get(f"/v1/advertisers/test:a/delivery?{RANGE}", keys.sales), 404)
     problem(api.get(f"/v1/advertisers/test%3Aa/invalid_traffic?{RANGE}", keys.sales), 404)
 
@@ -154,6 +160,12 @@ def test_a_range_or_number_that_is_none_is_refused_with_the_parameters_name(api,
     assert all(e["parameter"] in ("from", "to", "query", "limit", "grain", "campaign_id") and e["detail"] for e in document["errors"])
 
 
+@pytest.mark.parametrize("query", BAD_RANGES)
+@pytest.mark.parametrize("what", ["delivery/sums?by=format&", "exports?table=delivery&"])
+def test_a_range_that_is_none_is_refused_wherever_one_is_asked_for(api, keys, query, what):
+    assert problem(api.get(f"{A}/{what}{query}", keys.sales), 400)["errors"]
+
+
 @pytest.mark.parametrize("query", ["from=2024-02-29T00:00:00Z&to=2024-03-01T00:00:00Z", "from=1970-01-01T00:00:00Z&to=1970-01-02T00:00:00Z",
                                    "from=9999-12-30T00:00:00Z&to=9999-12-31T23:59:59.999999Z", "from=2026-03-02t00:00:00z&to=2026-03-03T00:00:00-23:59",
                                    "from=2026-03-02T00:00:00-00:00&to=2026-03-02T00:00:00.0000019Z", "from=2025-03-02T00:00:00Z&to=2026-04-06T00:00:00Z"])
@@ -163,9 +175,14 @@ def test_an_odd_range_that_is_one_is_answered(api, keys, query, grain):
 
 
 @settings(max_examples=60)
-@given(st.dictionaries(st.sampled_from(["from", "to", "limit", "cursor", "grain", "campaign_id", "zz"]), st.text(string.printable, max_size=30)))
-def test_no_query_breaks_the_server(api, keys, query):
-    got = api.get(f"{A}/delivery?" + "&".join(f"{k}={quote(v)}" for k, v in query.items()), keys.a)
+@given(st.sampled_from(["delivery", "delivery/sums", "invalid_traffic/sums", "pacing", "exports"]),
+       st.dictionaries(st.sampled_from(["from", "to", "limit", "cursor", "grain", "campaign_id", "by", "table", "format", "zz"]), st.text(string.printable, max_size=30)))
+@example("delivery/sums", {"from": "2026-03-02T00:00:00Z", "to": "2026-03-03T00:00:00Z", "by": "format", "campaign_id": "c1' OR '1'='1"})
+@example("exports", {"from": "2026-03-02T00:00:00Z", "to": "2026-03-03T00:00:00Z", "table": "attribution", "campaign_id": "../../\0'\"\\"})
+@example("exports", {"from": "1970-01-01T00:00:00Z", "to": "1971-01-01T00:00:00Z", "table": "attribution", "grain": "day"})
+@example("exports", {"from": "9998-12-01T00:00:00Z", "to": "9998-12-31T23:00:00Z", "table": "attribution"})
+def test_no_query_breaks_the_server(api, keys, what, query):
+    got = api.get(f"{A}/{what}?" + "&".join(f"{k}={quote(v)}" for k, v in query.items()), keys.sales)
     problem(got, 400) if got.status != 200 else None
 
 
@@ -196,15 +213,18 @@ def test_no_key_and_no_query_is_logged(api, keys, caplog):
 
 
 def test_every_answer_has_the_headers_of_a_careful_server(api, keys):
-    for got in (api.get(f"{A}/delivery?{RANGE}", keys.a), api.get(f"{A}/delivery"), api.get("/x"), api.get("/healthz"), api.get(f"{A}/delivery", method="POST")):
+    for got in (api.get(f"{A}/delivery?{RANGE}", keys.a), api.get(f"{A}/delivery"), api.get("/x"), api.get("/healthz"), api.get(f"{A}/delivery", method="POST"),
+                api.get(f"{A}/delivery/sums?by=format&{RANGE}", keys.a), api.get(f"{A}/pacing", keys.a), api.get(f"{A}/exports?table=delivery&{RANGE}", keys.sales),
+                api.get("/"), api.get("/page/none")):
         assert got.headers["X-Content-Type-Options"] == "nosniff" and got.headers["Cache-Control"] and "Server" not in got.headers
         assert "default-src 'none'" in got.headers["Content-Security-Policy"]
     assert "private" in api.get(f"{A}/delivery?{RANGE}", keys.a).headers["Cache-Control"]
 
 
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE", "HEAD", "BREW"])
-def test_only_get_is_answered(api, keys, method):
-    assert api.get(f"{A}/delivery?{RANGE}", keys.a, method=method).status == 405
+@pytest.mark.parametrize("path", [f"{A}/delivery?{RANGE}", f"{A}/delivery/sums?by=format&{RANGE}", f"{A}/pacing", f"{A}/exports?table=delivery&{RANGE}", "/v1/pacing", "/"])
+def test_only_get_is_answered(api, keys, method, path):
+    assert api.get(path, keys.sales, method=method).status == 405
 
 
 def raw(api: Asking, request: str | bytes, seconds: float = 30) -> bytes:

@@ -244,7 +244,7 @@ def test_same_seed_same_bytes(tmp_path: Path) -> None:
         return {path.name: path.read_bytes() for path in (tmp_path / name).iterdir()}
 
     first = written("a", 5)
-    assert first.keys() == {"events-01.avro", "events-02.avro", "events-03.avro", "truth.json"}
+    assert first.keys() == {"bookings.csv", "events-01.avro", "events-02.avro", "events-03.avro", "truth.json"}
     assert written("b", 5) == first
     assert written("c", 6)["events-01.avro"] != first["events-01.avro"]
 
@@ -344,7 +344,7 @@ def test_refuses_to_mix_logs(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"^--out: .*events-01\.avro"):
         simulate(SimulateOptions(events=10), tmp_path)
     simulate(SimulateOptions(events=10), tmp_path, overwrite=True)
-    assert {path.name for path in tmp_path.iterdir()} == {"events-01.avro", "truth.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"bookings.csv", "events-01.avro", "truth.json"}
 
 
 @pytest.mark.parametrize(

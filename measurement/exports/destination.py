@@ -8,6 +8,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,6 +18,7 @@ from measurement.exports.manifest import ENDING, text
 from measurement.failure import Failure
 
 _CHUNK = 1 << 20
+_UMASK = threading.Lock()
 
 
 class Destination(Protocol):
@@ -169,6 +171,8 @@ def _sync(directory: Path) -> None:
 
 
 def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
+    """It can only be read by being set: two threads that did so at once would leave it at 0."""
+    with _UMASK:
+        mask = os.umask(0)
+        os.umask(mask)
     return mask

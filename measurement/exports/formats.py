@@ -26,8 +26,12 @@ _GUARDED = re.compile(r"(^|[;,|\t\r\n])(?=['=+\-@＝＋－＠\t\r\n])")
 _GUARD = re.compile(r"(^|[;,|\t\r\n])'")
 
 
+class Unfit(Failure):
+    """The format cannot hold the rows."""
+
+
 def write(path: Path, format_: Format, rows: pa.Table, about: dict) -> None:
-    """``about``: what an xlsx file says of itself in a second sheet. Failure where the format cannot hold the rows."""
+    """``about``: what an xlsx file says of itself in a second sheet. Unfit where the format cannot hold the rows."""
     if format_ is Format.csv:
         _write_csv(path, rows)
     elif format_ is Format.parquet:
@@ -76,7 +80,7 @@ def _csv(value):
 
 def _write_xlsx(path: Path, rows: pa.Table, about: dict) -> None:
     if rows.num_rows >= SHEET_ROWS:
-        raise Failure(f"--format xlsx: {rows.num_rows:,} rows are more than a sheet's {SHEET_ROWS - 1:,}; take csv or parquet, or a shorter range")
+        raise Unfit(f"--format xlsx: {rows.num_rows:,} rows are more than a sheet's {SHEET_ROWS - 1:,}; take csv or parquet, or a shorter range")
     options = {"constant_memory": True, "strings_to_formulas": False, "strings_to_urls": False, "strings_to_numbers": False}
     with xlsxwriter.Workbook(path, options) as book:
         book.set_properties({"created": _EPOCH})
@@ -117,7 +121,7 @@ def _put(sheet, row: int, column: int, value, look, styles) -> None:
         text = value if isinstance(value, str) else digits(Decimal(value))
         wrong = sheet.write_string(row, column, text, look)
     if wrong:
-        raise Failure(f"--format xlsx: a text of {len(str(value)):,} characters is more than a cell's {CELL_TEXT:,}; take csv or parquet")
+        raise Unfit(f"--format xlsx: a text of {len(str(value)):,} characters is more than a cell's {CELL_TEXT:,}; take csv or parquet")
 
 
 def _look(field: pa.Field, styles: dict):

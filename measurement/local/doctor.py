@@ -30,6 +30,7 @@ JAVA_NEEDED = (17,)
 
 PURPOSES = {
     "apache-beam": "the pipeline itself",
+    "axe-playwright-python": "tests of the page's accessibility",
     "crawler-user-agents": "screening declared robots",
     "duckdb": "the local warehouse and its views",
     "fastapi": "the report API",
@@ -40,6 +41,7 @@ PURPOSES = {
     "numpy": "kernels over columns",
     "orjson": "JSON events",
     "pandas": "reading reports in tests",
+    "playwright": "tests of the page in Chromium",
     "polars": "benchmarks beside another engine",
     "prometheus-client": "metrics of the service levels",
     "psutil": "memory and processes in tests and benchmarks",
@@ -72,7 +74,7 @@ class Check:
 
 
 def checks() -> list[Check]:
-    return [_python(), *_dependencies(), _prism(), _go(), _java(), *_emulators(), _prometheus(), *_resources()]
+    return [_python(), *_dependencies(), _prism(), _go(), _java(), *_emulators(), _prometheus(), _chromium(), *_resources()]
 
 
 def _python() -> Check:
@@ -150,6 +152,11 @@ def _emulators() -> list[Check]:
 def _prometheus() -> Check:
     found = shutil.which("prometheus")
     return Check("Prometheus", found is not None, found or "not on the PATH: apt-get install prometheus", "tests of the alert rules", False)
+
+
+def _chromium() -> Check:
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    return Check("Chromium", found is not None, found or "not on the PATH: apt-get install chromium", "tests of the page for ad sales", False)
 
 
 def _resources() -> list[Check]:

@@ -8,6 +8,7 @@ import orjson
 from starlette.responses import Response
 
 from measurement.model.tables import NUMERIC, TIMESTAMP, Table
+from measurement.model.views.view import View
 from measurement.serving.reports import Row
 from measurement.serving.times import text
 
@@ -18,7 +19,7 @@ _GZIP = re.compile(r"(?:^|,)\s*(?:gzip|x-gzip|\*)\s*(?:;\s*q\s*=\s*([0-9.]+)\s*)
 _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 
 
-def rows_of(table: Table, rows: list[Row]) -> list[dict]:
+def rows_of(table: Table | View, rows: list[Row]) -> list[dict]:
     """As JSON has them: times in RFC 3339, a NUMERIC as its decimal digits, of which a JSON number might lose some."""
     names = [c.name for c in table.columns]
     made = {c: _times if c.type == TIMESTAMP else _decimals for c in table.columns if c.type in (TIMESTAMP, NUMERIC)}
@@ -30,8 +31,8 @@ def rows_of(table: Table, rows: list[Row]) -> list[dict]:
     return [dict(zip(names, row)) for row in zip(*columns, strict=True)]
 
 
-def _times(values: tuple[int, ...]) -> list[str]:
-    texts = {value: text(value) for value in set(values)}
+def _times(values: tuple[int | None, ...]) -> list[str | None]:
+    texts = {value: None if value is None else text(value) for value in set(values)}
     return [texts[value] for value in values]
 
 

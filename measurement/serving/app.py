@@ -9,19 +9,18 @@ from typing import Annotated, Any
 from urllib.parse import urlencode
 
 from fastapi import Depends, FastAPI, Query, Request
-from fastapi.security import HTTPBearer
 from starlette.responses import Response
 
 from measurement.model.tables import ATTRIBUTION, DELIVERY, INVALID_TRAFFIC, Table
-from measurement.serving import problems
+from measurement.serving import problems, route_exports, route_pacing, route_page, route_sums, routes
 from measurement.serving.access import Access, nobody
-from measurement.serving.answer import answer, rows_of
+from measurement.serving.answer import rows_of
 from measurement.serving.fresh import Fresh
 from measurement.serving.guard import Guard
 from measurement.serving.keys import Key, KeyRing
 from measurement.serving.limits import Limits
 from measurement.serving.paging import after, cursor, days, hours
-from measurement.serving.reports import Newest, Reports, Scope
+from measurement.serving.reports import Newest, Reports, Scope, standing
 from measurement.serving.schemas import ANSWERS, AdvertisersAnswer, Asked, Grain, Paged, ProblemDocument
 from measurement.serving.times import MICROS_PER_DAY, text
 
@@ -36,24 +35,18 @@ _TITLE = "ad-measurement reports"
 _ABOUT = """Hourly figures of one advertiser, counted by event time in UTC, each row with its status: provisional while its hour is
 open, final at its close, restated after any later change. Numbers are absolute. A row of zeros is one of which nothing was left."""
 
-_Bearer = HTTPBearer(auto_error=False, scheme_name="key", bearerFormat="adm_ID_SECRET",
-                     description="A key of one advertiser, or of sales.")
-_PROBLEMS = {400: "A parameter is missing, wrong, unknown or given twice, or a key is where none belongs.", 401: "No valid key.",
-             403: "The key is not for these figures.", 429: "Too many requests; Retry-After says when to come back.",
-             503: "The figures cannot be read just now."}
-_NOBODY = {404: "With a key of sales: nothing has been counted for this advertiser."}
-_ELSEWHERE = {501: "This server does not have the table."}
-
 
 def create_app(reports: Reports, keys: KeyRing, limits: Limits = Limits(), clock: Callable[[], float] = time.monotonic) -> FastAPI:
     """``clock``: seconds, of rates and of what is kept for some seconds. Closes ``reports`` when it ends. ``app.state`` has what
-    further routes need: ``reports``, ``access``, and ``read`` (runs a function that reads in a thread)."""
+    further routes need: ``reports``, ``access``, ``clock``, ``read`` (runs a function that reads in a thread), ``newest`` (a table's
+    front, by its name), ``summing`` (held by whoever reads very much) and ``exporting`` (the threads for what takes minutes)."""
     short, long = ThreadPoolExecutor(1, thread_name_prefix="reads-short"), ThreadPoolExecutor(LONG_THREADS, thread_name_prefix="reads")
+    exporting = ThreadPoolExecutor(route_exports.AT_ONCE, thread_name_prefix="exports")
 
     @asynccontextmanager
     async def lifespan(_: FastAPI):
         yield
-        for pool in (short, long):
+        for pool in (short, long, exporting):
             pool.shutdown(cancel_futures=True)
         reports.close()
 
@@ -77,7 +70,9 @@ def create_app(reports: Reports, keys: KeyRing, limits: Limits = Limits(), clock
         finally:
             under_way -= 1
 
-    app.state.reports, app.state.access, app.state.read = reports, access, read
+    state = app.state
+    state.reports, state.access, state.clock, state.read = reports, access, clock, read
+    state.newest, state.summing, state.exporting = newest, summing, exporting
 
     def route(table: Table, path: str, depends: Callable, summary: str, documented: dict[int, str]) -> None:
         async def endpoint(request: Request, advertiser_id: str, key: Annotated[Key, Depends(depends)], asked: Annotated[Asked, Query()]):
@@ -89,17 +84,23 @@ def create_app(reports: Reports, keys: KeyRing, limits: Limits = Limits(), clock
             async with summing:
                 return await read(work)
 
-        app.get(path, name=table.name, summary=summary, response_model=None, dependencies=[Depends(_Bearer)],
-                responses=_responses(ANSWERS[table.name], documented), operation_id=table.name)(endpoint)
+        app.get(path, name=table.name, summary=summary, response_model=None, dependencies=[Depends(routes.BEARER)],
+                responses=routes.responses(ANSWERS[table.name], documented), operation_id=table.name)(endpoint)
 
     of = "/v1/advertisers/{advertiser_id:path}/"
-    route(DELIVERY, f"{of}delivery", access.of_advertiser, "Impressions, clicks, viewability, quartiles and spend", _NOBODY)
-    route(ATTRIBUTION, f"{of}attribution", access.of_advertiser, "Conversions and their value by what earned them", _NOBODY)
+    route(DELIVERY, f"{of}delivery", access.of_advertiser, "Impressions, clicks, viewability, quartiles and spend", routes.NOBODY)
+    route(ATTRIBUTION, f"{of}attribution", access.of_advertiser, "Conversions and their value by what earned them", routes.NOBODY)
     route(INVALID_TRAFFIC, f"{of}invalid_traffic", access.sales_of_advertiser, "Of sales: what is in gross and not in net, by reason",
-          _NOBODY | _ELSEWHERE)
+          routes.NOBODY | routes.ELSEWHERE)
+
+    route_sums.install(app)
+    route_pacing.install(app)
+    route_exports.install(app)
+    route_page.install(app)
 
     @app.get("/v1/advertisers", name="advertisers", summary="Of sales: all advertisers and how fresh their figures are",
-             response_model=None, dependencies=[Depends(_Bearer)], responses=_responses(AdvertisersAnswer, {}), operation_id="advertisers")
+             response_model=None, dependencies=[Depends(routes.BEARER)], responses=routes.responses(AdvertisersAnswer, {}),
+             operation_id="advertisers")
     async def _advertisers(request: Request, key: Annotated[Key, Depends(access.of_sales)], asked: Annotated[Paged, Query()]):
         return await read(_list, advertisers.get, newest[DELIVERY.name].get, asked, request)
 
@@ -108,7 +109,7 @@ def create_app(reports: Reports, keys: KeyRing, limits: Limits = Limits(), clock
         return Response(b'{"status":"ok"}', media_type="application/json", headers={"Cache-Control": "no-store"})
 
     @app.get("/readyz", summary="Whether figures and keys can be read", response_model=None,
-             responses={200: {"description": "They can."}, 503: _problem(_PROBLEMS[503])})
+             responses={200: {"description": "They can."}, 503: routes.problem(503)})
     async def _ready():
         keys.check()
         await read(ready.get)
@@ -133,9 +134,7 @@ def _rows(reports: Reports, newest: Callable[[], Newest | None], table: Table, a
     page = (hours if asked.grain is Grain.hour else days)(reports, scope, begin, asked.limit)
     if not page.rows and key.sales and not reports.known(advertiser_id):
         raise nobody()  # a name that was mistyped; an advertiser's own key vouches for it
-    at = [c.name for c in table.columns].index("published_at")
-    as_of = max((row[at] for row in page.rows), default=front and front.published_at)
-    until = None if front is None else min(front.closed_until, front.closed_until if page.open_from is None else page.open_from)
+    as_of, until = standing(front, table, page.rows, page.open_from)
     return _paged(request, {"rows": rows_of(table, page.rows)}, as_of, until, None if page.after is None else cursor(told, page.after))
 
 
@@ -153,22 +152,9 @@ _LIST_HEAD = 4  # bytes that stand for the hour that a position begins with
 
 
 def _paged(request: Request, content: dict, as_of: int | None, until: int | None, next_: str | None) -> Response:
-    content |= {"as_of": None if as_of is None else text(as_of), "complete_until": None if until is None else text(until), "next": next_}
     asked = {**request.query_params, "cursor": next_}
     link = None if next_ is None else f'<?{urlencode(asked)}>; rel="next"'  # of the same path
-    return answer(content, request.headers.get("accept-encoding", ""), ", ".join(request.headers.getlist("if-none-match")), link)
-
-
-def _problem(description: str) -> dict:
-    return {"description": description, "content": {problems.MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/ProblemDocument"}}}}
-
-
-def _responses(model: Any, more: dict[int, str]) -> dict[int | str, dict]:
-    found = {200: {"model": model, "description": "The rows.", "headers": {
-        "ETag": {"schema": {"type": "string"}, "description": "Of these very bytes."},
-        "Link": {"schema": {"type": "string"}, "description": "rel=next: the address of the next page."}}},
-        304: {"description": "If-None-Match has the ETag: nothing is new."}}
-    return found | {code: _problem(description) for code, description in sorted((_PROBLEMS | more).items())}
+    return routes.stated(request, content, as_of, until, {"next": next_}, link)
 
 
 def _without_422(app: FastAPI) -> Callable[[], dict]:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from operator import itemgetter
 
+from measurement.exports.source import Source
 from measurement.io import bigtable_keys as keys
 from measurement.io.bigtable_read import BigtableReader
 from measurement.io.bigtable_read import Row as Cell
@@ -15,6 +16,7 @@ from measurement.io.endpoints import Endpoints
 from measurement.io.retry import Patience, SinkError
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.tables import DELIVERY, Table
+from measurement.model.views.pacing import PACING
 from measurement.serving.fresh import Fresh
 from measurement.serving.positions import in_advertiser, in_campaign
 from measurement.serving.reports import Advertiser, Newest, NotServed, Reports, Row, Scope, Unavailable, is_probe
@@ -41,7 +43,7 @@ class BigtableReports:
 
     def rows(self, scope: Scope, after: bytes | None, most: int) -> list[Row]:
         if scope.table.name not in SERVED:
-            return self._elsewhere(scope.table).rows(scope, after, most)
+            return self._elsewhere(scope.table.name).rows(scope, after, most)
         advertiser = keys.text(scope.advertiser_id)
         campaign = None if scope.campaign_id is None else keys.text(scope.campaign_id)
         first, end = keys.hours_of(advertiser, scope.start, scope.stop, campaign)
@@ -52,7 +54,7 @@ class BigtableReports:
 
     def newest(self, table: Table) -> Newest | None:
         if table.name not in SERVED:
-            return self._elsewhere(table).newest(table)
+            return self._elsewhere(table.name).newest(table)
         names = [c.name for c in table.columns]
         hour, published = names.index("window_start"), names.index("published_at")
         front = heapq.nlargest(_ASKED, self._fronts[table.name].get(), key=lambda row: (row[hour], row[published]))
@@ -72,6 +74,12 @@ class BigtableReports:
         everyone = (Advertiser(row[at], row[hour], row[published]) for row in self._fronts[DELIVERY.name].get())
         return sorted((a for a in everyone if not is_probe(a.advertiser_id)), key=lambda a: a.advertiser_id)
 
+    def pacing(self, advertiser_id: str | None, most: int) -> list[Row]:
+        return self._elsewhere(PACING.name).pacing(advertiser_id, most)
+
+    def source(self) -> Source:
+        return self._elsewhere("exports").source()
+
     def check(self) -> None:
         for table in SERVED.values():
             self._decoded(table, b"\0", b"", 1)
@@ -81,9 +89,9 @@ class BigtableReports:
         if self._apart is not None:
             self._apart.close()
 
-    def _elsewhere(self, table: Table) -> Reports:
+    def _elsewhere(self, what: str) -> Reports:
         if self._apart is None:
-            raise NotServed(table.name)
+            raise NotServed(what)
         return self._apart
 
     def _front(self, table: Table) -> list[Row]:

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from measurement.serving.keys import KeysUnreadable
 from measurement.serving.paging import BadCursor, TooMuch
 from measurement.serving.reports import NotServed, Unavailable
+from measurement.serving.sums import MOST_READ, TooManyToSum
 
 MEDIA_TYPE = "application/problem+json"
 _LOG = logging.getLogger("measurement.serving")
@@ -69,9 +70,14 @@ def install(app: FastAPI) -> None:
         detail = "A day of this has too many hourly rows to be summed here; ask for a campaign, or by hour."
         return Problem(400, "too-many-rows", detail).response
 
+    @app.exception_handler(TooManyToSum)
+    async def _too_many_to_sum(_: Request, error: TooManyToSum) -> Response:
+        detail = f"These are made of more than {MOST_READ:,} hourly rows; ask for fewer days, or for a campaign."
+        return Problem(400, "too-many-rows", detail).response
+
     @app.exception_handler(NotServed)
     async def _not_served(_: Request, error: NotServed) -> Response:
-        return Problem(501, "not-served", "This server has no access to this table: it was started without --bigquery.").response
+        return Problem(501, "not-served", "This server has no access to this: it was started without --bigquery.").response
 
     @app.exception_handler(Unavailable)
     @app.exception_handler(KeysUnreadable)

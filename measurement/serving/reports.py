@@ -1,8 +1,10 @@
 """What the report API reads from: one protocol, whatever warehouse or service stands behind it. No web framework and no client."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from measurement.exports.source import Source
 from measurement.model.events import TEST_ADVERTISER
 from measurement.model.tables import Table
 
@@ -64,10 +66,25 @@ class Reports(Protocol):
     def advertisers(self) -> list[Advertiser]:
         """All but probes, by id."""
 
+    def pacing(self, advertiser_id: str | None, most: int) -> list[Row]:
+        """The first ``most`` bookings of the advertiser, or of all, by advertiser, start and booking: values of the columns of the view
+        ``pacing`` in their order, a FLOAT64 as float. NotServed where bookings are not there to be read."""
+
+    def source(self) -> Source:
+        """What exports are made from; its queries raise Unavailable. NotServed where there is none."""
+
     def check(self) -> None:
         """Unavailable unless rows can be read."""
 
     def close(self) -> None: ...
+
+
+def standing(front: Newest | None, table: Table, rows: Sequence[Row], open_from: int | None) -> tuple[int | None, int | None]:
+    """as_of and complete_until (µs) of rows that were read after ``front``; the earliest hour of them that is open begins at
+    ``open_from``."""
+    at = [c.name for c in table.columns].index("published_at")
+    as_of = max((row[at] for row in rows), default=front and front.published_at)
+    return as_of, None if front is None else min(front.closed_until, front.closed_until if open_from is None else open_from)
 
 
 def is_probe(advertiser_id: str) -> bool:

@@ -48,10 +48,7 @@ def server(app: FastAPI, host: str, port: int, deadlines: Deadlines = Deadlines(
 def serve(make_app: Callable[[], FastAPI], host: str, port: int, workers: int = 1) -> None:
     """Until it is interrupted. Several ``workers`` are processes that take connections from one socket; each has limits and caches of
     its own. Failure where the address is taken, or a worker ends by itself."""
-    try:
-        listening = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG)
-    except OSError as error:
-        raise Failure(f"--host {host} --port {port}: {error.strerror or error}") from error
+    listening = listen(host, port)
     if workers == 1:
         work(make_app, listening)
         return
@@ -76,6 +73,14 @@ def serve(make_app: Callable[[], FastAPI], host: str, port: int, workers: int = 
         process.join()
     if ended_by_itself:
         raise Failure("serve: a worker ended; what it said stands above")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A socket that takes connections from now on; ``port`` 0 takes a free one. Failure where the address is taken."""
+    try:
+        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG)
+    except OSError as error:
+        raise Failure(f"--host {host} --port {port}: {error.strerror or error}") from error
 
 
 def work(make_app: Callable[[], FastAPI], listening: socket.socket) -> None:

@@ -1,18 +1,24 @@
 """Reports from a warehouse by SQL: BigQuery's, and the same text in DuckDB's dialect."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pyarrow as pa
 
 from measurement.columnar.numeric import to_units
+from measurement.exports.source import Source, local
+from measurement.failure import Failure
 from measurement.io.bigquery_admin import BigQueryError, Reader
 from measurement.io.endpoints import Endpoints
 from measurement.local.warehouse import Warehouse, WarehouseError
+from measurement.model.bookings import BOOKINGS
 from measurement.model.events import MICROS_PER_HOUR
 from measurement.model.sql import duckdb
 from measurement.model.tables import ATTRIBUTION, DELIVERY, INVALID_TRAFFIC, NUMERIC, TIMESTAMP, Table
+from measurement.model.views.pacing import PACING
 from measurement.serving.positions import hour_of, in_order
 from measurement.serving.reports import Advertiser, Newest, Row, Scope, Unavailable, is_probe
 
@@ -75,11 +81,30 @@ class SqlReports(ABC):
         everyone = zip(told["advertiser_id"].to_pylist(), _micros(told["hour"]), _micros(told["published"]), strict=True)
         return sorted((Advertiser(*one) for one in everyone if not is_probe(one[0])), key=lambda a: a.advertiser_id)
 
+    def pacing(self, advertiser_id: str | None, most: int) -> list[Row]:
+        """By the view's text and not by the view, which an older run's warehouse lacks or has as it was then."""
+        if not self._booked():
+            return []
+        names = [c.name for c in PACING.columns]
+        whose, given = "", {}
+        if advertiser_id is not None:
+            whose, given = "WHERE advertiser_id = @advertiser_id ", {"advertiser_id": advertiser_id}
+        told = self._ask(f"SELECT {', '.join(names)} FROM ({PACING.select(self._place)}) AS pacing {whose}"
+                         "ORDER BY advertiser_id, starts_at, booking_id LIMIT @most", most=most, **given)
+        return list(zip(*(_plain(c.type, told[c.name]) for c in PACING.columns), strict=True))
+
+    @abstractmethod
+    def source(self) -> Source: ...
+
     def check(self) -> None:
         for table in (DELIVERY, ATTRIBUTION, INVALID_TRAFFIC):
             self._ask(f"SELECT 1 AS one FROM {self._table(table)} LIMIT 1")
 
     def close(self) -> None: ...
+
+    def _booked(self) -> bool:
+        """Whether there is a table of bookings."""
+        return True  # made by `measurement provision`; a place that lacks it is asked in vain, and the log says what is missing
 
     def _table(self, table: Table) -> str:
         return f"`{self._place}.{table.name}`"
@@ -95,12 +120,20 @@ class DuckDbReports(SqlReports):
         super().__init__("main")
         self._warehouse = Warehouse(out)
 
+    def source(self) -> Source:
+        with _told(Failure, WarehouseError, OSError):
+            found = local(self._warehouse.out)
+        return _unavailing(found, WarehouseError, OSError)
+
     def _ask(self, sql: str, **parameters: str | int) -> pa.Table:
-        try:
-            with self._warehouse.read() as db:
-                return db.sql(duckdb(sql), params=parameters).to_arrow_table()
-        except (WarehouseError, OSError) as error:
-            raise Unavailable(str(error)) from error
+        with _told(WarehouseError, OSError), self._warehouse.read() as db:
+            return db.sql(duckdb(sql), params=parameters).to_arrow_table()
+
+    def _booked(self) -> bool:
+        """Not in the warehouse of an older run."""
+        there = "SELECT 1 FROM information_schema.tables WHERE table_schema = 'main' AND table_name = ?"
+        with _told(WarehouseError, OSError), self._warehouse.read() as db:
+            return db.execute(there, [f"{BOOKINGS.name}_latest"]).fetchone() is not None
 
 
 class BigQueryReports(SqlReports):
@@ -110,14 +143,32 @@ class BigQueryReports(SqlReports):
         super().__init__(dataset)
         self._reader = Reader(endpoints, dataset)
 
+    def source(self) -> Source:
+        return _unavailing(Source(self._reader.query, self._place, under_way=True), BigQueryError)
+
     def _ask(self, sql: str, **parameters: str | int) -> pa.Table:
-        try:
+        with _told(BigQueryError):
             return self._reader.query(sql, parameters)
-        except BigQueryError as error:
-            raise Unavailable(str(error)) from error
 
     def close(self) -> None:
         self._reader.close()
+
+
+@contextmanager
+def _told(*errors: type[Exception]) -> Iterator[None]:
+    """The warehouse's errors as Unavailable."""
+    try:
+        yield
+    except errors as error:
+        raise Unavailable(str(error)) from error
+
+
+def _unavailing(source: Source, *errors: type[Exception]) -> Source:
+    def query(sql: str) -> pa.Table:
+        with _told(*errors):
+            return source.query(sql)
+
+    return replace(source, query=query)
 
 
 def tuples(table: Table, rows: pa.Table) -> list[Row]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from measurement.model.events import OUTCOMES
-from measurement.simulate import screened
+from measurement.simulate import booked, screened
 from measurement.simulate.encode import phrases, write_container
 from measurement.simulate.events import clean_events
 from measurement.simulate.options import SimulateOptions, Summary, policy_of
@@ -22,7 +22,7 @@ __all__ = ["SimulateOptions", "Summary", "simulate"]
 
 
 def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Summary:
-    """Write OUT/events-*.avro and OUT/truth.json, with screening also the policy; the same options give the same bytes.
+    """Write OUT/events-*.avro, OUT/bookings.csv and OUT/truth.json, with screening also the policy; the same options give the same bytes.
 
     Raises ValueError where OUT already holds events, unless they may be overwritten, and for a broken policy.
     """
@@ -35,7 +35,7 @@ def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Su
 
     seeds = np.random.SeedSequence(options.seed)
     salt = int(seeds.generate_state(1, np.uint64)[0])
-    world_rng, event_rng, trouble_rng, ways_rng, screening_rng = map(np.random.default_rng, seeds.spawn(5))
+    world_rng, event_rng, trouble_rng, ways_rng, screening_rng, booked_rng = map(np.random.default_rng, seeds.spawn(6))
     world = build_world(world_rng)
     clean = clean_events(world, options, clean_count(options), event_rng, ways_rng)
     crowds = screened.screen(clean, options, screening_rng) if options.screening else None
@@ -66,4 +66,5 @@ def simulate(options: SimulateOptions, out: Path, overwrite: bool = False) -> Su
             (out / name).write_text(text)
         policy = replace(policy, digest=hashlib.sha256(screened.policy_text(options).encode()).hexdigest()[:8])
     write_truth(out / "truth.json", options, policy, truth)
+    booked.write(out / booked.NAME, booked.bookings(truth, booked_rng))
     return Summary(tuple(paths), out / "truth.json", options.events, total_bytes, truth.outcomes, len(truth.delivery))

@@ -1,10 +1,14 @@
 """The report API over Bigtable: the same rows, pages and days as over a local warehouse, and what is said where it is away."""
 
+import io
+import zipfile
 from zlib import crc32
 
 import pytest
+from golden_views import row
 from google.api_core.exceptions import ServiceUnavailable
-from serving import A, DAY, Clock, Keys, arrow, books, delivery, serving, write
+from serving import A, DAY, HOUR, Clock, Keys, arrow, books, delivery, serving, write
+from sums_oracle import hourly, summed
 
 from measurement.io import bigquery_admin, bigtable_admin
 from measurement.io.bigquery import Appender
@@ -12,7 +16,11 @@ from measurement.io.bigtable import BigtableWriter
 from measurement.io.bigtable_read import BigtableReader
 from measurement.io.endpoints import Endpoints
 from measurement.io.retry import Patience
+from measurement.local.loaded import append
+from measurement.local.warehouse import Warehouse
+from measurement.model.bookings import BOOKINGS
 from measurement.model.tables import ATTRIBUTION, DELIVERY, INVALID_TRAFFIC
+from measurement.serving import sums
 from measurement.serving.bigtable import BigtableReports
 from measurement.serving.paging import days, hours
 from measurement.serving.reports import NotServed, Scope, Unavailable
@@ -40,6 +48,16 @@ def both(bigtable, tmp_path_factory):
     cloud = BigtableReports(bigtable, filled(bigtable, "api", BOOKS))
     yield cloud, DuckDbReports(write(tmp_path_factory.mktemp("both") / "out", BOOKS))
     cloud.close()
+
+
+@pytest.mark.parametrize("table, by", [(DELIVERY, "window_start,line_item_id,creative_id"), (DELIVERY, "campaign_id"), (ATTRIBUTION, "model,campaign_id")])
+@pytest.mark.parametrize("block", [3, 1000])
+def test_sums_are_those_of_a_loop_over_the_hourly_rows(bigtable, tmp_path, monkeypatch, table, by, block):
+    monkeypatch.setattr(sums, "_BLOCK", block)
+    keys = Keys(tmp_path / "keys.json")
+    with serving(BigtableReports(bigtable, filled(bigtable, "api", BOOKS)), keys.ring()) as api:
+        rows = hourly(api, f"{A}/{table.name}", keys.sales, **WEEK)
+        assert api.get(f"{A}/{table.name}/sums", keys.sales, by=by, **WEEK).json["rows"] == summed(table, rows, by.split(","))
 
 
 @pytest.mark.parametrize("table", [DELIVERY, ATTRIBUTION])
@@ -93,8 +111,10 @@ def test_over_http_both_answers_are_the_same_bytes(both, tmp_path):
     keys, answers = Keys(tmp_path / "keys.json"), []
     for reports in both:
         with serving(reports, keys.ring()) as api:
-            answers.append([api.get(f"{A}/{table}", keys.a, grain=grain, **WEEK) for table in ("delivery", "attribution") for grain in ("hour", "day")])
-    assert [a.status for a in answers[0]] == [200] * 4
+            answers.append([api.get(f"{A}/{table}", keys.a, grain=grain, **WEEK) for table in ("delivery", "attribution") for grain in ("hour", "day")]
+                           + [api.get(f"{A}/{table}/sums", keys.a, by=by, **WEEK) for table in ("delivery", "attribution")
+                              for by in ("window_start,line_item_id", "currency,status", "creative_id,campaign_id")])
+    assert [a.status for a in answers[0]] == [200] * 10
     assert [(a.body, a.headers["ETag"]) for a in answers[0]] == [(a.body, a.headers["ETag"]) for a in answers[1]]
 
 
@@ -104,7 +124,12 @@ def test_what_bigtable_does_not_serve_is_not_served(bigtable, tmp_path):
     with pytest.raises(NotServed):
         reports.rows(Scope(INVALID_TRAFFIC, "a", *ALL), None, 1)
     with serving(reports, keys.ring()) as api:
-        assert api.get(f"{A}/invalid_traffic", keys.sales, **WEEK).status == 501
+        query = {"from_": WEEK["from_"], "to": WEEK["to"]}
+        for path, more in (("invalid_traffic", query), ("invalid_traffic/sums", {"by": "reason", **query}), ("pacing", {}),
+                           ("exports", {"table": "delivery", **query})):
+            got = api.get(f"{A}/{path}", keys.sales, **more)
+            assert got.status == 501 and b"--bigquery" in got.body, path
+        assert api.get("/v1/pacing", keys.sales).status == 501
 
 
 def test_a_bigtable_that_is_away_is_told_without_its_name(bigtable, tmp_path):
@@ -138,14 +163,30 @@ def test_a_limit_counts_what_was_given_before_a_failure(bigtable):
         assert calls == [5, 4, 3]
 
 
-def test_sales_read_invalid_traffic_from_bigquery(bigquery, bigtable, tmp_path):
+def test_sales_read_what_bigtable_lacks_from_bigquery(bigquery, bigtable, tmp_path):
     bigquery_admin.provision(bigquery, "demo", "api")
     writer = Appender(bigquery, "demo.api")
-    writer.append("invalid_traffic", arrow("invalid_traffic", BOOKS["invalid_traffic"]))
+    for table in ("delivery", "attribution", "invalid_traffic"):
+        writer.append(table, arrow(table, BOOKS[table]))
     writer.close()
+    booked = [row("bookings", booking_id=f"b{n}", advertiser_id=who, campaign_id="c1", metric="impressions", goal=100, starts_at=DAY, ends_at=DAY + n * 30 * HOUR)
+              for n, who in ((1, "a"), (2, "a"), (3, "b"))]
+    bigquery_admin.append(bigquery, "demo.api", BOOKINGS, lambda _: booked)
     cloud = BigtableReports(bigtable, filled(bigtable, "with-bigquery", BOOKS), BigQueryReports(bigquery, "demo.api"))
-    local = DuckDbReports(write(tmp_path / "out", BOOKS))
+    out = write(tmp_path / "out", BOOKS)
+    append(Warehouse(out), BOOKINGS, lambda _: booked)
+    local = DuckDbReports(out)
     for most in (1, 10):
         assert hours(cloud, Scope(INVALID_TRAFFIC, "a", *ALL), None, most) == hours(local, Scope(INVALID_TRAFFIC, "a", *ALL), None, most)
     assert cloud.newest(INVALID_TRAFFIC) == local.newest(INVALID_TRAFFIC)
-    cloud.close()
+    keys, answers, files = Keys(tmp_path / "keys.json"), [], []
+    for reports in (cloud, local):
+        with serving(reports, keys.ring()) as api:
+            answers.append([api.get(f"{A}/invalid_traffic/sums", keys.sales, by="event_type,reason", **WEEK), api.get(f"{A}/pacing", keys.a),
+                            api.get("/v1/pacing", keys.sales)])
+            got = api.get(f"{A}/exports", keys.sales, table="delivery", **WEEK)
+            assert got.status == 200, got.body
+            with zipfile.ZipFile(io.BytesIO(got.body)) as packed:
+                files.append({name: packed.read(name) for name in packed.namelist() if name.endswith(".csv")})
+    assert [(a.status, a.body) for a in answers[0]] == [(200, a.body) for a in answers[1]]
+    assert [len(a.json["rows"]) for a in answers[0]] == [1, 2, 3] and files[0] == files[1] and len(files[0]) == 1
