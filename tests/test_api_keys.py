@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import stat
 import subprocess
 import sys
@@ -138,6 +139,14 @@ def test_the_command_serves_until_it_is_stopped(keys, reports, workers):
     finally:
         process.kill()
         process.wait()
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_an_address_that_is_taken_is_told_even_where_it_could_be_shared(keys, reports, workers):
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as taken:
+        port = taken.getsockname()[1]
+        done = command("serve", "--keys", keys.path, "--out", reports._warehouse.out, "--port", port, "--workers", workers)
+    assert done.returncode == 2 and "in use" in done.stderr and "Traceback" not in done.stderr
 
 
 def test_a_running_server_hears_of_a_revocation(keys, reports):

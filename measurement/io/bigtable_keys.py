@@ -25,6 +25,7 @@ import struct
 from measurement.model.events import MAX_TIME_MICROS, MICROS_PER_HOUR, MIN_TIME_MICROS
 
 BY_HOUR, BY_CAMPAIGN = b"h", b"c"
+HOUR_BYTES = 4
 LONGEST = 200  # bytes of a text's UTF-8 that a key takes as they are
 CUT = object()  # in a parsed key: the text was too long, the value has it
 _NULL = b"\x01"
@@ -96,7 +97,7 @@ def around_hour(key: bytes) -> tuple[int, bytes, bytes]:
     if by == BY_CAMPAIGN:
         end = key.index(b"\0", at) + 1
         before, at = before + key[at:end], end
-    return at, before, key[at + 4 :]
+    return at, before, key[at + HOUR_BYTES :]
 
 
 def hour_at(key: bytes, at: int) -> int:

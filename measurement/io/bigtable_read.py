@@ -1,9 +1,10 @@
 """Rows read back from Bigtable: the latest revision of each, as Arrow tables with the public columns."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pyarrow as pa
 from google.api_core.exceptions import GoogleAPICallError
+from google.cloud.bigtable_v2.types import ReadRowsResponse
 
 from measurement.io import bigtable_keys as keys
 from measurement.io.bigtable_service import MICROS_A_REVISION, SERVED, Service, numbers, of_int64, unpack, words
@@ -13,6 +14,8 @@ from measurement.io.retry import RETRYABLE, Backoff, Patience, SinkError, said
 from measurement.model.tables import Table
 
 _PATIENCE = Patience(60)
+_AT_ONCE_BYTES = 1 << 20  # of answers that are taken apart together
+_Answer = ReadRowsResponse.pb()
 Row = tuple[bytes, int, bytes]  # key, timestamp in µs, value
 
 
@@ -96,22 +99,32 @@ def scan_all(endpoints: Endpoints, instance: str, table: str, start: int, stop: 
         return reader.scan_all(table, start, stop, by_campaign)
 
 
-def _rows(answers) -> Iterator[Row]:
+def _rows(answers: Iterable[bytes]) -> Iterator[Row]:
     """Rows of one cell each, put together from chunks: a long value comes in several, and only a commit makes a row."""
-    key, timestamp, value = b"", 0, []
-    for answer in answers:
-        for chunk in answer.chunks:
-            if chunk.reset_row:
-                key, timestamp, value = b"", 0, []
+    key, timestamp, value = b"", 0, b""
+    for chunk in _chunks(answers):
+        if not chunk.reset_row:
+            key, timestamp, value = chunk.row_key or key, chunk.timestamp_micros or timestamp, value + chunk.value
+            if not chunk.commit_row:
                 continue
-            if chunk.row_key:
-                key = chunk.row_key
-            if chunk.timestamp_micros:
-                timestamp = chunk.timestamp_micros
-            value.append(chunk.value)
-            if chunk.commit_row:
-                yield key, timestamp, b"".join(value)
-                key, timestamp, value = b"", 0, []
+            yield key, timestamp, value
+        key, timestamp, value = b"", 0, b""
+
+
+def _chunks(answers: Iterable[bytes]) -> Iterator:
+    """Many answers are taken apart at once: messages of protobuf one behind another are one message with the chunks of all."""
+    held, size = [], 0
+    try:
+        for answer in answers:
+            held.append(answer)
+            size += len(answer)
+            if size >= _AT_ONCE_BYTES:
+                yield from _Answer.FromString(b"".join(held)).chunks
+                held, size = [], 0
+    except GoogleAPICallError:
+        yield from _Answer.FromString(b"".join(held)).chunks  # what came before a failure counts
+        raise
+    yield from _Answer.FromString(b"".join(held)).chunks
 
 
 def _arrow(table: Table, rows: list[Row]) -> pa.Table:

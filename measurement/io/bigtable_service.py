@@ -19,7 +19,7 @@ from google.cloud.bigtable_admin_v2 import BaseBigtableTableAdminClient
 from google.cloud.bigtable_admin_v2.services.bigtable_table_admin.transports import BigtableTableAdminGrpcTransport
 from google.cloud.bigtable_v2 import BigtableClient
 from google.cloud.bigtable_v2.services.bigtable.transports import BigtableGrpcTransport
-from google.cloud.bigtable_v2.types import ReadRowsRequest, ReadRowsResponse
+from google.cloud.bigtable_v2.types import ReadRowsRequest
 from grpc import experimental, insecure_channel
 
 from measurement.columnar.numeric import of_units, to_units
@@ -52,11 +52,10 @@ class Service:
         channel = self._channel(BigtableGrpcTransport)
         self.data = BigtableClient(transport=BigtableGrpcTransport(channel=channel))
         self._read_rows = grpc_helpers.wrap_errors(channel.unary_stream(
-            "/google.bigtable.v2.Bigtable/ReadRows", request_serializer=_ReadRequest.SerializeToString,
-            response_deserializer=ReadRowsResponse.pb().FromString))
+            "/google.bigtable.v2.Bigtable/ReadRows", request_serializer=_ReadRequest.SerializeToString))
 
-    def read_rows(self, table: str, timeout: float, **request) -> Iterator:
-        """ReadRows without the client's wrapping of each answer, a fifth of the time of reading short rows: protobuf messages.
+    def read_rows(self, table: str, timeout: float, **request) -> Iterator[bytes]:
+        """ReadRows with each answer as the bytes that came, since many of a short row each are cheaper taken apart together.
         ``request``: its fields but the table. GoogleAPICallError where it fails."""
         message = _ReadRequest(table_name=self.table(table), **request)
         routed = routing_header.to_grpc_metadata((("table_name", message.table_name),))

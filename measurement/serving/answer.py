@@ -22,22 +22,21 @@ _TAG = re.compile(r'(?:W/)?"([^"]*)"')
 def rows_of(table: Table | View, rows: list[Row]) -> list[dict]:
     """As JSON has them: times in RFC 3339, a NUMERIC as its decimal digits, of which a JSON number might lose some."""
     names = [c.name for c in table.columns]
-    made = {c: _times if c.type == TIMESTAMP else _decimals for c in table.columns if c.type in (TIMESTAMP, NUMERIC)}
-    columns = list(zip(*rows, strict=True))
-    for column, make in made.items():
-        if columns:
-            at = names.index(column.name)
-            columns[at] = make(columns[at])
-    return [dict(zip(names, row)) for row in zip(*columns, strict=True)]
+    made = [dict(zip(names, row)) for row in rows]
+    for column in table.columns:
+        if (say := _SAID.get(column.type)) is not None:
+            name = column.name
+            for row in made:
+                if (value := row[name]) is not None:
+                    row[name] = say(value)
+    return made
 
 
-def _times(values: tuple[int | None, ...]) -> list[str | None]:
-    texts = {value: None if value is None else text(value) for value in set(values)}
-    return [texts[value] for value in values]
+def _decimal(units: int) -> str:
+    return f"{'-' if units < 0 else ''}{abs(units) // 10**9}.{abs(units) % 10**9:09d}"
 
 
-def _decimals(values: tuple[int, ...]) -> list[str]:
-    return [f"{'-' if value < 0 else ''}{abs(value) // 10**9}.{abs(value) % 10**9:09d}" for value in values]
+_SAID = {TIMESTAMP: text, NUMERIC: _decimal}
 
 
 def answer(content: dict, accept_encoding: str, if_none_match: str, link: str | None = None) -> Response:

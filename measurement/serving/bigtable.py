@@ -121,33 +121,37 @@ def _closed(table: Table) -> bytes:
 
 
 class Decoder:
-    """Rows of a served table from Bigtable's cells. Rows of a range share their dimensions hour by hour, so each distinct text
-    is taken apart once a call."""
+    """Rows of a served table from Bigtable's cells. Rows of a range begin alike up to their hour and share their dimensions, so each
+    distinct beginning and text is taken apart once a call."""
 
     def __init__(self, table: Table):
         self._name = table.name
         self._head = struct.Struct(f">B{len(numbers(table))}q")
-        made = ["window_start", *(c.name for part in (table.texts, numbers(table), words(table)) for c in part), "revision"]
+        in_value = ["layout", *(c.name for c in numbers(table))]
+        made = [*in_value, "window_start", *(c.name for part in (table.texts, words(table)) for c in part), "revision"]
         self._in_order = itemgetter(*(made.index(c.name) for c in table.columns))
-        self._words, self._texts = len(words(table)), len(table.texts)
+        self._words = len(words(table))
 
     def rows(self, cells: Iterable[Cell]) -> list[Row]:
         in_order, head, width = self._in_order, self._head.unpack_from, self._head.size
-        dimensions: dict[tuple[bytes, bytes], list] = {}
+        dimensions: dict[bytes, list] = {}
         words: dict[bytes, list[str | None]] = {}
+        begins: bytes | None = None
         rows = []
         for key, timestamp, value in cells:
-            layout, *numbers = head(value)
-            if layout != LAYOUT:
-                raise SinkError(f"Bigtable {self._name}: a value of layout {layout}, which this version cannot read")
-            hour_at, before, behind = keys.around_hour(key)
+            layout_and_numbers = head(value)
+            if layout_and_numbers[0] != LAYOUT:
+                raise SinkError(f"Bigtable {self._name}: a value of layout {value[0]}, which this version cannot read")
+            if begins is None or not key.startswith(begins):
+                at, before, _ = keys.around_hour(key)
+                begins, dimensions = key[:at], {}
+            texts = dimensions.get(behind := key[at + keys.HOUR_BYTES :])
+            if texts is None:
+                texts = dimensions[behind] = keys.texts(before + behind)
             said = words.get(rest := value[width:])
             if said is None:
                 said = words[rest] = keys.texts(rest)
-            texts = dimensions.get((before, behind))
-            if texts is None:
-                texts = dimensions[before, behind] = keys.texts(before + behind)
             if len(said) > self._words:  # the key's texts in full
                 texts, said = said[self._words :], said[: self._words]
-            rows.append(in_order((keys.hour_at(key, hour_at), *texts, *numbers, *said, timestamp // MICROS_A_REVISION)))
+            rows.append(in_order((*layout_and_numbers, keys.hour_at(key, at), *texts, *said, timestamp // MICROS_A_REVISION)))
         return rows

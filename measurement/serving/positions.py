@@ -10,8 +10,6 @@ from measurement.io import bigtable_keys as keys
 from measurement.model.tables import Table
 from measurement.serving.reports import Row
 
-_HOUR_BYTES = 4
-
 
 def position(table: Table, row: Row) -> bytes:
     start, texts = shape(table)
@@ -26,13 +24,13 @@ def in_order(table: Table, rows: Iterable[Row], after: bytes | None, most: int) 
 
 def hour_of(position: bytes) -> int:
     """The hour (µs) of a position."""
-    return keys.parse(b"\0" + keys.BY_HOUR + position[:_HOUR_BYTES])[1]
+    return keys.parse(b"\0" + keys.BY_HOUR + position[: keys.HOUR_BYTES])[1]
 
 
 def in_campaign(advertiser: bytes, campaign: bytes, position: bytes) -> bytes:
     """The key by campaign of the row at a position; the advertiser and the campaign are the caller's."""
-    rest = position[position.index(b"\0", _HOUR_BYTES) + 1 :]
-    return keys.by_campaign(advertiser, position[:_HOUR_BYTES], campaign, rest)
+    rest = position[position.index(b"\0", keys.HOUR_BYTES) + 1 :]
+    return keys.by_campaign(advertiser, position[: keys.HOUR_BYTES], campaign, rest)
 
 
 def in_advertiser(advertiser: bytes, position: bytes) -> bytes:
@@ -48,4 +46,4 @@ def shape(table: Table) -> tuple[int, list[int]]:
 
 def is_position(raw: bytes) -> bool:
     """Whether the bytes could be one: an hour and at least the campaign behind it."""
-    return len(raw) > _HOUR_BYTES and raw.endswith(b"\0") and b"\0" in raw[_HOUR_BYTES:]
+    return len(raw) > keys.HOUR_BYTES and raw.endswith(b"\0") and b"\0" in raw[keys.HOUR_BYTES :]

@@ -1,5 +1,6 @@
 """The HTTP server: uvicorn, with deadlines and limits that it lacks, so that slow clients cost a socket for some seconds and no more."""
 
+import gc
 import logging
 import multiprocessing
 import multiprocessing.connection
@@ -46,14 +47,13 @@ def server(app: FastAPI, host: str, port: int, deadlines: Deadlines = Deadlines(
 
 
 def serve(make_app: Callable[[], FastAPI], host: str, port: int, workers: int = 1) -> None:
-    """Until it is interrupted. Several ``workers`` are processes that take connections from one socket; each has limits and caches of
+    """Until it is interrupted. Several ``workers`` are processes that take connections at one address; each has limits and caches of
     its own. Failure where the address is taken, or a worker ends by itself."""
-    listening = listen(host, port)
     if workers == 1:
-        work(make_app, listening)
+        work(make_app, listen(host, port))
         return
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=work, args=(make_app, listening)) for _ in range(workers)]
+    processes = [context.Process(target=work, args=(make_app, one)) for one in _listening(host, port, workers)]
     for process in processes:
         process.start()
     stopped = False
@@ -75,12 +75,22 @@ def serve(make_app: Callable[[], FastAPI], host: str, port: int, workers: int = 
         raise Failure("serve: a worker ended; what it said stands above")
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections from now on; ``port`` 0 takes a free one. Failure where the address is taken."""
+def listen(host: str, port: int, shared: bool = False) -> socket.socket:
+    """A socket that takes connections from now on; ``port`` 0 takes a free one, ``shared`` one that others share too. Failure where the
+    address is taken."""
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=_BACKLOG)
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG, reuse_port=shared)
     except OSError as error:
         raise Failure(f"--host {host} --port {port}: {error.strerror or error}") from error
+
+
+def _listening(host: str, port: int, workers: int) -> list[socket.socket]:
+    """A socket a worker, so that the kernel deals out connections: of one socket the worker that wakes first takes most of them, and
+    the others stand idle while it is late."""
+    with listen(host, port) as alone:  # sockets that share a port would share it with a stranger too
+        port = alone.getsockname()[1]
+    return [listen(host, port, shared=True) for _ in range(workers)]
 
 
 def work(make_app: Callable[[], FastAPI], listening: socket.socket) -> None:
@@ -90,7 +100,12 @@ def work(make_app: Callable[[], FastAPI], listening: socket.socket) -> None:
     deadlines = replace(Deadlines(), connections=min(Deadlines.connections, _files() - _OTHER_FILES))
     host, port = listening.getsockname()[:2]
     logging.getLogger("measurement.serving").info("serving at http://%s:%d", f"[{host}]" if ":" in host else host, port)
-    server(make_app(), host, port, deadlines).run(sockets=[listening])
+    one = server(make_app(), host, port, deadlines)
+    gc.freeze()  # what is there now stays; looking through it for garbage would hold up all requests for a tenth of a second
+    try:
+        one.run(sockets=[listening])
+    finally:
+        gc.unfreeze()  # else what DuckDB made is never freed, and it says so at the end
 
 
 def _files() -> int:

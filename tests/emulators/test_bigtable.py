@@ -267,9 +267,11 @@ def test_a_read_that_breaks_goes_on_behind_its_last_row(bigtable, instance, monk
             reader.read("delivery", "a", *ALWAYS)
 
 
-def test_a_value_in_several_chunks_and_a_row_that_is_begun_anew():
+@pytest.mark.parametrize("at_once", [1, 100, 1 << 20])
+def test_a_value_in_several_chunks_and_a_row_that_is_begun_anew(monkeypatch, at_once):
+    monkeypatch.setattr(bigtable_read, "_AT_ONCE_BYTES", at_once)
     cell = {"family_name": "r", "qualifier": b"v"}
-    answers = [ReadRowsResponse(chunks=chunks) for chunks in [
+    answers = [ReadRowsResponse.serialize(ReadRowsResponse(chunks=chunks)) for chunks in [
         [cell | {"row_key": b"one", "timestamp_micros": 7, "value": b"a", "value_size": 3}],
         [{"value": b"b", "value_size": 3}, {"value": b"c", "commit_row": True}, cell | {"row_key": b"two", "value": b"lost"}],
         [{"reset_row": True}], [],
