@@ -143,7 +143,7 @@ def test_provisional_final_and_restated_hours_are_told_apart(visit, keys, server
     line = {row.locator("th").inner_text(): row.inner_text() for row in part.locator("tbody tr").all()}
     assert "◌ provisional" in line[f"{OPEN:%Y-%m-%d %H:%M}"] and "● final" in line["2026-03-02 01:00"]
     assert "↻ restated late events" in line["2026-03-02 03:00"] and "↻ restated another policy" in line["2026-03-02 00:00"]
-    assert "not complete" in line["2026-03-04 05:00"]
+    assert "\tnot complete, nothing counted so far" in line["2026-03-04 05:00"] and "\tcomplete, nothing delivered" in line["2026-03-03 06:00"]
     told = server.get("/v1/advertisers/a/delivery", keys.sales, from_="2026-03-02T03:00:00Z", to="2026-03-02T04:00:00Z").json["rows"]
     assert line["2026-03-02 03:00"].split("\t")[3] == f"{sum(row['impressions'] for row in told):,}"
 

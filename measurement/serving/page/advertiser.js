@@ -2,13 +2,14 @@
 
 import { attribution } from "./attribution.js";
 import { of, Problem, read, readAll } from "./api.js";
-import { el, section, status, table, wrong } from "./dom.js";
+import { el, section, table, wrong } from "./dom.js";
 import { exporting } from "./exports.js";
 import { count, instant, money, ratio, rfc3339 } from "./format.js";
 import { byHour, figures, hours, spend, summed } from "./hours.js";
 import { invalid } from "./invalid.js";
 import { pacing } from "./pace.js";
 import { address, rangeOf, ranging } from "./range.js";
+import { status } from "./stated.js";
 
 export async function advertiser(id, asked, fresh, signal) {
   const all = await readAll("advertisers", "advertisers", signal);

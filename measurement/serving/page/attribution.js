@@ -1,27 +1,28 @@
 // Conversions and their value by campaign, the models side by side.
 
-import { el, note, section, status, table } from "./dom.js";
+import { el, note, section, table } from "./dom.js";
 import { NOTHING, parts } from "./format.js";
+import { status, worst } from "./stated.js";
 
 const MODELS = {
   last_touch: "Last touch", first_touch: "First touch", linear: "Linear", time_decay: "Time decay", position_based: "Position based",
 };
-const WORST = ["final", "restated", "provisional"];
 
 // rows: sums by model and campaign_id, one a currency.
 export function attribution(rows) {
   if (!rows.length) return section("Attribution", "attribution", note("No conversion in this range."));
-  const models = Object.keys(MODELS).filter((model) => rows.some((row) => row.model === model));
-  const worst = WORST[Math.max(...rows.map((row) => WORST.indexOf(row.status)))];
-  const because = [...new Set(rows.flatMap((row) => row.restated_because?.split(",") ?? []))].sort().join(",") || null;
-  const byModel = (of) => models.map((model) => ({ head: MODELS[model], of: (line) => of(line.rows.filter((row) => row.model === model)), number: true }));
+  const given = new Set(rows.map((row) => row.model));
+  const models = [...new Set([...Object.keys(MODELS), ...given])].filter((model) => given.has(model));
+  const name = (model) => MODELS[model] ?? model;
+  const standing = worst(rows);
+  const byModel = (of) => models.map((model) => ({ head: name(model), of: (line) => of(line.rows.filter((row) => row.model === model)), number: true }));
   const campaign = { head: "Campaign", of: (l) => l.campaign ?? "No touch" };
   const valued = rows.filter((row) => row.value_micros !== 0);
   return section("Attribution", "attribution",
     note(models.length === 1
-      ? `One model is in force: ${MODELS[models[0]].toLowerCase()}. A policy can name several, which then stand side by side here.`
+      ? `One model is in force: ${name(models[0]).toLowerCase()}. A policy can name several, which then stand side by side here.`
       : "The same conversions by each model: they share them out differently."),
-    el("p", {}, "These figures are ", status(worst, because), "."),
+    el("p", {}, "These figures are ", status(standing.status, standing.restated_because), "."),
     table("Conversions", [campaign, ...byModel((of) => (of.length ? parts(conversions(of)) : NOTHING))], lines(rows, (row) => [row.campaign_id]), lines(rows, () => ["All"])),
     table("Value", [campaign, { head: "Currency", of: (l) => l.currency ?? "none given" },
         ...byModel((of) => (of.length ? parts(of.reduce((sum, row) => sum + row.value_micros, 0) / 1e6) : NOTHING))],

@@ -30,10 +30,8 @@ function stripes(colour, slope) {
 }
 
 // all: [{at (ms), row or null, open}], a row with `parts`: by status its figures; a bar is its parts one on the other. until, to: ms.
-// `point` hears of the hour under the pointer, or null.
+// `point` hears of the hour under the pointer, or null. Returns what takes the chart away.
 export function bars(place, all, metric, until, to, point) {
-  place.replaceChildren();
-  if (!all.length) return;
   const seconds = all.map((h) => h.at / 1000);
   const upTo = (i) => all.map((h) => h.row && STACK.slice(0, i + 1).reduce((sum, name) => sum + (h.row.parts[name]?.[metric] ?? 0), 0));
   const drawn = [2, 1, 0]; // the whole bar first, what lies below over it
@@ -72,5 +70,10 @@ export function bars(place, all, metric, until, to, point) {
     return all[Math.max(0, i)];
   }
 
-  new ResizeObserver(() => chart.setSize({ width: Math.max(280, place.clientWidth), height: HEIGHT })).observe(place);
+  const resized = new ResizeObserver(() => chart.setSize({ width: Math.max(280, place.clientWidth), height: HEIGHT }));
+  resized.observe(place);
+  return () => {
+    resized.disconnect();
+    chart.destroy();
+  };
 }

@@ -31,17 +31,3 @@ export function section(title, id, ...children) {
 
 export const note = (text) => el("p", { class: "note" }, text);
 export const wrong = (text) => el("p", { class: "note wrong", role: "alert" }, text);
-
-// What the status of a row is called and shown by: a sign, a word and a colour, never the colour alone.
-const SIGNS = { provisional: "◌", final: "●", restated: "↻" };
-
-export function status(of, because = null) {
-  return el("span", { class: `status ${of}` }, `${SIGNS[of]} ${of}`, because && el("small", {}, ` ${because.split(",").map(reason).join(", ")}`));
-}
-
-const REASONS = {
-  late: "late events", invalid_traffic: "found invalid later", order: "an earlier conversion of the order", rebuild: "counted anew",
-  policy: "another policy", erasure: "erased on request",
-};
-
-export const reason = (because) => REASONS[because] ?? because;

@@ -1,10 +1,10 @@
 // Delivery by hour: a chart in which provisional, final and restated hours differ by pattern as well as by colour, and a table.
 
 import { bars } from "./chart.js";
-import { el, note, section, status, table } from "./dom.js";
+import { el, note, section, table } from "./dom.js";
 import { count, HOUR, hour, instant, money, NOTHING, ratio } from "./format.js";
+import { status, STATUSES, worst } from "./stated.js";
 
-const WORST = ["final", "restated", "provisional"];
 const METRICS = {
   impressions: "Impressions, net", gross_impressions: "Impressions, gross", viewable_impressions: "Viewable impressions", clicks: "Clicks",
   starts: "Video starts", completes: "Completed plays",
@@ -14,10 +14,8 @@ const METRICS = {
 // `parts`, by status the figures of the rows that have it.
 export function byHour(rows) {
   return [...Map.groupBy(rows, (row) => row.window_start)].map(([start, each]) => {
-    const made = { window_start: start, spend: spend(each), ...summed(each), parts: {} };
+    const made = { window_start: start, spend: spend(each), ...summed(each), ...worst(each), parts: {} };
     for (const [name, some] of Map.groupBy(each, (row) => row.status)) made.parts[name] = summed(some);
-    made.status = WORST[Math.max(...each.map((row) => WORST.indexOf(row.status)))];
-    made.restated_because = [...new Set(each.flatMap((row) => row.restated_because?.split(",") ?? []))].sort().join(",") || null;
     return made;
   });
 }
@@ -41,7 +39,7 @@ export function hours(rows, from, to, completeUntil) {
   const seen = (name) => all.filter((h) => h.row?.status === name).length;
   const empty = all.filter((h) => !h.row && !h.open).length;
   const open = all.filter((h) => !h.row && h.open).length;
-  const told = [...WORST].map((name) => `${count(seen(name))} ${name}`);
+  const told = STATUSES.map((name) => `${count(seen(name))} ${name}`);
   if (empty) told.push(`${count(empty)} complete with nothing delivered`);
   if (open) told.push(`${count(open)} not complete, nothing counted so far`);
   const summary = `${count(all.length)} hours: ${told.join(", ")}.`;
@@ -50,23 +48,27 @@ export function hours(rows, from, to, completeUntil) {
   const readout = el("p", { class: "readout", "aria-hidden": "true" });
   const choice = el("select", { id: "metric", onchange: () => draw() },
     Object.entries(METRICS).map(([name, text]) => el("option", { value: name }, text)));
-  const draw = () => bars(place, all, choice.value, until, to,
-    (h) => readout.replaceChildren(h ? reading(h, choice.value) : "Point at an hour to read it."));
-  const listed = all.filter((h) => h.row || h.open).reverse();
+  const point = (h) => readout.replaceChildren(h ? reading(h, choice.value) : "Point at an hour to read it.");
+  let end = () => {};
+  const draw = () => {
+    end();
+    point(null);
+    end = bars(place, all, choice.value, until, to, point);
+  };
 
   return {
-    part: section("Delivery by hour", "delivery", el("p", { class: "legend" }, WORST.map((name) => el("span", { class: `key ${name}` }, status(name))),
+    part: section("Delivery by hour", "delivery", el("p", { class: "legend" }, STATUSES.map((name) => el("span", { class: `key ${name}` }, status(name))),
       el("span", { class: "quiet" }, "A bar is split by the status of its rows.")),
       el("p", {}, el("label", { for: "metric" }, "Figure "), choice, ` ${summary}`), place, readout,
       rows.length ? null : note(completeUntil !== null && to <= until ? "Nothing was delivered in this range; its hours are complete."
         : "Nothing has been counted in this range so far; not all of its hours are complete."),
       el("details", {}, el("summary", {}, "Table of the hours"), table("Hours, the latest first", [
         { head: "Hour (UTC)", of: (h) => hour(new Date(h.at).toISOString()) },
-        { head: "Status", of: (h) => (h.row ? status(h.row.status, h.row.restated_because) : el("span", { class: "quiet" }, "not complete")) },
+        { head: "Status", of: (h) => (h.row ? status(h.row.status, h.row.restated_because) : el("span", { class: "quiet" }, nothing(h))) },
         { head: "Rows restated", of: (h) => (h.row ? `${count(h.row.restated_rows)} of ${count(h.row.hourly_rows)}` : NOTHING), number: true },
         ...figures((h) => h.row),
-      ], listed, [], "tall"))),
-    shown: () => { draw(); readout.replaceChildren("Point at an hour to read it."); },
+      ], all.toReversed(), [], "tall"))),
+    shown: draw,
   };
 }
 
@@ -85,9 +87,11 @@ export function figures(row) {
   ];
 }
 
+const nothing = (h) => (h.open ? "not complete, nothing counted so far" : "complete, nothing delivered");
+
 function reading(h, metric) {
   const at = hour(new Date(h.at).toISOString());
-  if (!h.row) return `${at} UTC: ${h.open ? "not complete, nothing counted so far" : "complete, nothing delivered"}`;
+  if (!h.row) return `${at} UTC: ${nothing(h)}`;
   const moved = h.row.parts.restated?.[metric];
-  return el("span", {}, `${at} UTC: ${count(h.row[metric])} `, status(h.row.status, h.row.restated_because), moved && ` ${count(moved)} of them in restated rows`);
+  return el("span", {}, `${at} UTC: ${count(h.row[metric])} `, status(h.row.status, h.row.restated_because), moved ? ` ${count(moved)} of them in restated rows` : null);
 }
