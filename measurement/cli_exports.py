@@ -9,7 +9,7 @@ from pathlib import Path
 
 from measurement.cloud.places import CloudError
 from measurement.exports import command
-from measurement.exports.request import EXPORTED, Format, Grain, Request, check_range
+from measurement.exports.request import EXPORTED, Format, Grain, Request, check_range, instant
 from measurement.exports.source import Source, cloud, local
 from measurement.failure import Failure
 from measurement.io.bigquery_admin import BigQueryError
@@ -44,6 +44,8 @@ def export(out: str, advertiser: str | None, everyone: bool, start: datetime | N
             written = command.export_all(source, out, requests, clock, say)
         else:
             written = command.export(source, out, requests, earlier, clock, say)
+    if not written:
+        print(f"measurement: no advertiser has rows from {instant(start)} to {instant(stop)}: nothing was written", file=sys.stderr)
     notes = Counter(note for one in written for note in _notes(one))
     for note, files in notes.items():
         print(f"measurement: {note}{f' ({files} files)' if everyone else ''}", file=sys.stderr)

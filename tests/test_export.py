@@ -383,6 +383,12 @@ def test_killed_it_leaves_whole_exports_and_goes_on(tmp_path):
     assert all(json.loads(p.read_bytes()) == told for p, told in left.items())
 
 
+def test_an_export_of_all_says_that_there_is_nobody(stored, tmp_path):
+    done = said("--all", "--from", "2025-01-01", "--to", "2025-01-02", "--warehouse", stored.out, "--out", tmp_path / "out")
+    assert (done.returncode, done.stdout) == (0, "")
+    assert done.stderr == "measurement: no advertiser has rows from 2025-01-01T00:00:00Z to 2025-01-02T00:00:00Z: nothing was written\n"
+
+
 def test_one_advertiser_that_fails_does_not_keep_the_others(tmp_path):
     stored = Made(tmp_path / "run", [delivered(D, "a"), delivered(D, "b", campaign_id="x" * 40_000), delivered(D, "c")])
     with pytest.raises(Failure, match="1 of 3 exports failed; delivery of b: --format xlsx"):
