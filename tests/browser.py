@@ -1,7 +1,6 @@
 """A real Chromium, headless, for tests of the page: what went wrong in it fails the test, and it talks to nobody but the server."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -11,13 +10,15 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
+from measurement.local.doctor import find_chromium
+
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 
 
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Debian's, or Chrome. Without one a test is skipped at a desk and fails in CI, where a skip would pass unseen."""
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = find_chromium()
     if found is None:
         lack = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
         lack("Chromium is not there: apt-get install chromium fonts-dejavu-core")

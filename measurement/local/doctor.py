@@ -154,8 +154,13 @@ def _prometheus() -> Check:
     return Check("Prometheus", found is not None, found or "not on the PATH: apt-get install prometheus", "tests of the alert rules", False)
 
 
+def find_chromium() -> str | None:
+    """Debian's program, or Chrome's."""
+    return next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
 def _chromium() -> Check:
-    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    found = find_chromium()
     return Check("Chromium", found is not None, found or "not on the PATH: apt-get install chromium", "tests of the page for ad sales", False)
 
 

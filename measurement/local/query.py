@@ -1,15 +1,16 @@
 """An analyst's question to a local warehouse, in the SQL that BigQuery takes too."""
 
-from datetime import UTC, datetime
+from datetime import datetime
 
 import duckdb
 import pyarrow as pa
 import sqlglot
 from sqlglot import exp
 
+from measurement.exports.request import instant
 from measurement.failure import Failure
 from measurement.local.warehouse import Warehouse
-from measurement.model.sql import duckdb as in_duckdb
+from measurement.model.sql import of_duckdb
 
 
 def query(warehouse: Warehouse, sql: str) -> pa.Table:
@@ -37,7 +38,7 @@ def _local(sql: str) -> str:
     for table in trees[0].find_all(exp.Table):
         table.set("db", None)
         table.set("catalog", None)
-    return in_duckdb(trees[0].sql("bigquery"))
+    return of_duckdb(trees[0])
 
 
 def text(value) -> str:
@@ -45,7 +46,7 @@ def text(value) -> str:
     if value is None:
         return ""
     if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat().replace("+00:00", "Z")
+        return instant(value)
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:f}".rstrip("0").rstrip(".") if "." in str(value) and not isinstance(value, (str, float)) else str(value)

@@ -60,6 +60,11 @@ def standing(table: Table) -> str:
 def duckdb(sql: str) -> str:
     """One statement of BigQuery's dialect in DuckDB's; a name of three parts must exist there as database.schema.table."""
     [tree] = sqlglot.parse(sql, read="bigquery")
+    return of_duckdb(tree)
+
+
+def of_duckdb(tree: exp.Expression) -> str:
+    """The same of a statement that was read from BigQuery's dialect; the tree is changed."""
     # The day of a time in a zone: SQLGlot would take the time for one of the reader's session's zone.
     for day in list(tree.find_all(exp.Date)):
         if zone := day.args.get("zone"):
